@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+#
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# Sets up what the tests need and runs them.
+#
+#   tools/test.sh               every tier: style, unit, functional, lab
+#   tools/test.sh --fast        without the lab
+#   tools/test.sh --only TIER   one of style, unit, functional, lab
+#
+# The lab tier needs root: it unpacks a hypervisor and runs OpenStack in
+# namespaces of its own. Without it, --fast needs no root once the system
+# packages are there.
+
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tools/common.sh
+source "$here/common.sh"
+cd "$CHECKOUT"
+
+tiers="style unit functional lab"
+case "${1:-}" in
+    --fast) tiers="style unit functional"; shift ;;
+    --only) tiers=${2:?--only takes a tier}; shift 2 ;;
+    -h|--help) sed -n '16,24s/^# \{0,1\}//p' "$0"; exit 0 ;;
+esac
+
+export PYTHONDONTWRITEBYTECODE=1
+failed=""
+
+# run NAME COMMAND...: a tier's step; the rest still runs after a failure, so
+# that one run shows all that is wrong.
+run() {
+    local name=$1 started=$SECONDS
+    shift
+    printf '\n=== %s\n' "$name"
+    if "$@"; then
+        printf '=== %s: passed in %d s\n' "$name" $((SECONDS - started))
+    else
+        printf '=== %s: FAILED after %d s\n' "$name" $((SECONDS - started))
+        failed="$failed $name"
+    fi
+}
+
+prepare_python
+
+for tier in $tiers; do
+    case $tier in
+        style)
+            run flake8 "$VENV/bin/python" -m flake8 \
+                nova nova_sev_attest tests devstack tools doc/source/conf.py
+            run import-rules env PYTHONPATH="$CHECKOUT" \
+                "$VENV/bin/lint-imports" --no-cache
+            run docs "$VENV/bin/python" -m sphinx -q -W --keep-going \
+                -b html doc/source doc/build/html
+            ;;
+        unit)
+            run unit "$VENV/bin/python" -m pytest -q tests/unit "$@"
+            ;;
+        functional)
+            run functional-keyservice "$VENV/bin/python" -m pytest -q \
+                tests/functional/keyservice "$@"
+            run functional-virt "$VENV/bin/python" -m pytest -q \
+                tests/functional/virt "$@"
+            ;;
+        lab)
+            run lab "$VENV/bin/python" -m pytest -q tests/lab "$@"
+            ;;
+        *)
+            echo "tools/test.sh: no tier called '$tier'" >&2
+            exit 2
+            ;;
+    esac
+done
+
+if [ -n "$failed" ]; then
+    printf '\nfailed:%s\n' "$failed"
+    exit 1
+fi
+printf '\nall tiers passed: %s (%d s)\n' "$tiers" "$SECONDS"
