@@ -1,0 +1,209 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Launches: one boot of one server each (/v1/launches)."""
+
+import dataclasses
+
+from nova_sev_attest.client import answers
+from nova_sev_attest.client import exceptions
+
+TOKEN_HEADER = 'X-Attestation-Launch-Token'
+MAX_ANSWER = 128 * 1024
+MAX_REASON = 255
+
+# The SEV API, sections "LAUNCH_START" and "LAUNCH_SECRET": a GODH
+# certificate is 2084 bytes, a session 128, a packet's header 52; a packet's
+# data is at most 16 KiB.
+GODH_CERTIFICATE_SIZE = 2084
+SESSION_SIZE = 128
+PACKET_HEADER_SIZE = 52
+MAX_PACKET_DATA = 16 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchIdentity:
+    """What names a launch and proves that one speaks for it.
+
+    :ivar id: UUID of the launch, made by who launches
+    :ivar token: 64 hexadecimal characters, made afresh with the id; the key
+        service keeps its hash only
+    """
+
+    id: str
+    token: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SevSession:
+    """The service's side of an SEV or SEV-ES launch.
+
+    :ivar dh_cert: the GODH certificate, 2084 bytes
+    :ivar session: nonce, wrapped transport keys and their MACs, 128 bytes;
+        readable by the addressed platform only
+    :ivar policy: the SEV policy word, 32 bits
+    """
+
+    dh_cert: bytes = dataclasses.field(repr=False)
+    session: bytes = dataclasses.field(repr=False)
+    policy: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SevRelease:
+    """A launch secret, readable by the measured guest's platform only.
+
+    :ivar header: 52 bytes
+    :ivar secret: ciphertext, a multiple of 16 bytes
+    :ivar gpa: guest physical address to inject at, None for the address
+        that the firmware declares
+    """
+
+    header: bytes = dataclasses.field(repr=False)
+    secret: bytes = dataclasses.field(repr=False)
+    gpa: int | None
+
+
+def _sev_session(answer):
+    return SevSession(
+        dh_cert=answers.octets(answer, 'dh_cert', GODH_CERTIFICATE_SIZE,
+                               GODH_CERTIFICATE_SIZE),
+        session=answers.octets(answer, 'session', SESSION_SIZE,
+                               SESSION_SIZE),
+        policy=answers.integer(answer, 'policy', 0, 0xffffffff))
+
+
+def _sev_release(answer):
+    secret = answers.octets(answer, 'secret', 16, MAX_PACKET_DATA)
+    if len(secret) % 16:
+        raise exceptions.InvalidResponse(
+            f'The key service released {len(secret)} bytes, not a multiple '
+            f'of 16.')
+    gpa = None
+    if answer.get('gpa') is not None:
+        gpa = answers.integer(answer, 'gpa', 1, 2 ** 52 - 1)
+    return SevRelease(
+        header=answers.octets(answer, 'secret_header', PACKET_HEADER_SIZE,
+                              PACKET_HEADER_SIZE),
+        secret=secret, gpa=gpa)
+
+
+# How each technology's session and release look.
+_SESSIONS = {'amd-sev': _sev_session, 'amd-sev-es': _sev_session}
+_RELEASES = {'amd-sev': _sev_release, 'amd-sev-es': _sev_release}
+
+
+class Launches:
+    """The resource; every PUT is idempotent and may be repeated.
+
+    :param rest: RestClient
+    """
+
+    def __init__(self, rest):
+        self._rest = rest
+
+    def create(self, identity, server_id, host, technology, platform,
+               deadline=None):
+        """Open a launch and get its session.
+
+        :param identity: LaunchIdentity
+        :param server_id: UUID of the server
+        :param host: the compute host's name, as Nova's API shows it
+        :param technology: 'amd-sev', ...
+        :param platform: the platform's certificates by name, as bytes
+            ('pdh' and 'cert_chain' for SEV)
+        :param deadline: Deadline
+        :returns: SevSession
+        :raises AttestationDenied: no launch for this server on this platform
+        :raises RequestRefused: the request was wrong, or conflicts
+        :raises ServiceUnavailable: no usable answer in time
+        """
+        launch = answers.member(self._put(identity, '', {'launch': {
+            'server_id': server_id,
+            'host': host,
+            'technology': technology,
+            'platform': {name: answers.encode(data)
+                         for name, data in platform.items()},
+        }}, deadline), 'launch', dict)
+        self._check_answers_to(launch, identity)
+        return _SESSIONS[technology](answers.member(launch, 'session', dict))
+
+    def send_evidence(self, identity, technology, evidence, claims,
+                      deadline=None):
+        """Send a launch's measurement and get the release.
+
+        :param evidence: the technology's evidence, bytes and integers by
+            name
+        :param claims: what the host says that it launched; explains a
+            denial and never accepts
+        :returns: SevRelease, None where the policy has no secrets
+        :raises AttestationDenied: the evidence does not verify; the launch
+            is closed
+        :raises RequestRefused: the launch expired, is closed, or got other
+            evidence before
+        :raises ServiceUnavailable: no usable answer in time
+        """
+        body = {'evidence': {'technology': technology}, 'claims': claims}
+        for name, value in evidence.items():
+            body['evidence'][name] = (answers.encode(value)
+                                      if isinstance(value, bytes) else value)
+        answer = self._put(identity, '/evidence', body, deadline)
+        self._check_answers_to(answers.member(answer, 'launch', dict),
+                               identity)
+        if 'release' in answer and answer['release'] is None:
+            return None
+        return _RELEASES[technology](answers.member(answer, 'release', dict))
+
+    def report_outcome(self, identity, status, reason=None, deadline=None):
+        """Say how the launch ended.
+
+        :param status: 'running' or 'failed'
+        :param reason: a sentence, cut to 255 characters
+        """
+        self._put(identity, '/outcome', {'outcome': {
+            'status': status,
+            'reason': None if reason is None else reason[:MAX_REASON],
+        }}, deadline)
+
+    def get(self, launch_id, deadline=None):
+        """One launch as the key service shows it to the caller."""
+        answer = self._rest.request(
+            'GET', f'/v1/launches/{launch_id}', deadline=deadline,
+            max_answer=MAX_ANSWER)
+        return answers.member(answer.body, 'launch', dict)
+
+    def list(self, server_id=None, status=None, limit=None, marker=None,
+             deadline=None):
+        """One page of launches, and the marker of the next page or None."""
+        return self._rest.page('/v1/launches', 'launches', {
+            'server_id': server_id, 'status': status, 'limit': limit,
+            'marker': marker}, deadline)
+
+    def _put(self, identity, below, body, deadline):
+        try:
+            return self._rest.request(
+                'PUT', f'/v1/launches/{identity.id}{below}', json=body,
+                headers={TOKEN_HEADER: identity.token}, deadline=deadline,
+                max_answer=MAX_ANSWER).body
+        except exceptions.RequestRefused as refusal:
+            if refusal.status != 403:
+                raise
+            raise exceptions.AttestationDenied(
+                refusal.status, refusal.code, refusal.detail,
+                request_id=refusal.request_id) from None
+
+    @staticmethod
+    def _check_answers_to(launch, identity):
+        if answers.member(launch, 'id', str) != identity.id:
+            raise exceptions.InvalidResponse(
+                f'The key service answered for another launch than '
+                f'{identity.id}.')

@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Policies: what a project lets run, and the secrets it gets.
+
+The members of a policy are the REST API's own (/v1/policies); this module
+adds none and drops none.
+"""
+
+import dataclasses
+
+from nova_sev_attest.client import answers
+from nova_sev_attest.client import exceptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """One revision of a policy.
+
+    :ivar body: the policy's members
+    :ivar etag: names this revision in update()
+    """
+
+    body: dict
+    etag: str
+
+
+class Policies:
+    """The resource; creating and updating are not repeated on failure.
+
+    :param rest: RestClient
+    """
+
+    def __init__(self, rest):
+        self._rest = rest
+
+    def create(self, policy, deadline=None):
+        """Create a policy from its members; returns Policy."""
+        return self._policy(self._rest.request(
+            'POST', '/v1/policies', json={'policy': policy},
+            deadline=deadline))
+
+    def get(self, policy_id, deadline=None):
+        """The current revision; returns Policy."""
+        return self._policy(self._rest.request(
+            'GET', f'/v1/policies/{policy_id}', deadline=deadline))
+
+    def list(self, name=None, limit=None, marker=None, deadline=None):
+        """One page of policies, and the marker of the next page or None."""
+        return self._rest.page('/v1/policies', 'policies', {
+            'name': name, 'limit': limit, 'marker': marker}, deadline)
+
+    def update(self, policy_id, changes, etag, deadline=None):
+        """Make a new revision of the revision that etag names.
+
+        :param changes: the members that change
+        :raises RequestRefused: status 412 when there is a newer revision
+        """
+        return self._policy(self._rest.request(
+            'PATCH', f'/v1/policies/{policy_id}', json={'policy': changes},
+            headers={'If-Match': etag}, deadline=deadline))
+
+    def delete(self, policy_id, deadline=None):
+        self._rest.request('DELETE', f'/v1/policies/{policy_id}',
+                           deadline=deadline)
+
+    @staticmethod
+    def _policy(answer):
+        body = answers.member(answer.body, 'policy', dict)
+        etag = answer.headers.get('ETag')
+        if not etag:
+            raise exceptions.InvalidResponse(
+                'The key service answered a policy without ETag.',
+                request_id=answer.request_id)
+        return Policy(body, etag)
