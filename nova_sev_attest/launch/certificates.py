@@ -13,11 +13,10 @@
 """The two binary certificate formats of AMD SEV.
 
 *SEV certificates* (PDH, PEK, OCA, CEK and the guest owner's GODH) are 2084
-bytes; AMD SEV API specification (publication 55766), appendix C.1, "SEV
-certificate format". *AMD certificates* (ARK and ASK) are 832 bytes for
-2048-bit keys and 1600 bytes for 4096-bit keys; same publication, appendix
-B, "ARK and ASK certificate format". All integers are little-endian, those of
-hundreds of bits included.
+bytes: AMD SEV API specification (publication 55766), appendix C.1. *AMD
+certificates* (ARK and ASK) are 832 bytes for 2048-bit keys and 1600 bytes
+for 4096-bit keys: same publication, appendix B.1. All integers are
+little-endian, those of hundreds of bits included.
 
 Parsing accepts exactly one encoding of each certificate: reserved and unused
 bytes must be zero, so that ``parse(data).to_bytes() == data`` and no byte of
@@ -269,10 +268,15 @@ class SevCertificate:
         owner has no key that the platform could know.
 
         :param public_key: an ``ec.EllipticCurvePublicKey`` on P-384.
+        :raises CertificateMalformed: it is on another curve.
         """
         numbers = public_key.public_numbers()
+        if not isinstance(numbers.curve, ec.SECP384R1):
+            raise errors.CertificateMalformed(
+                f'a Diffie-Hellman key on {numbers.curve.name}, expected '
+                f'secp384r1 (P-384)')
         return cls(1, 0, 0, Usage.PDH, Algorithm.ECDH_SHA256,
-                   type(numbers.curve), numbers.x, numbers.y,
+                   ec.SECP384R1, numbers.x, numbers.y,
                    (EMPTY_SIGNATURE, EMPTY_SIGNATURE))
 
     def signed_bytes(self):

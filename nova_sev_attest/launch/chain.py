@@ -14,9 +14,9 @@
 
     ARK -> ASK -> CEK -> PEK <- OCA        PEK -> PDH
 
-AMD SEV API specification (publication 55766), chapter 2, "Keys". The ARK and
-the ASK come from the verifier's own configuration and are never taken from
-the host; the host shows the other four.
+The host shows PDH, PEK, OCA and CEK, in the form of PDH_CERT_EXPORT of the AMD
+SEV API specification (publication 55766). ARK and ASK come from the verifier's
+own configuration and are never taken from the host.
 """
 
 import dataclasses

@@ -90,10 +90,10 @@ def compute_measure(keys, policy, evidence, digest):
     :param evidence: Evidence; its API version, build and nonce are used.
     :param digest: the launch digest, 32 bytes.
     :returns: 32 bytes.
-    :raises EvidenceMalformed: a digest of another size.
+    :raises FormatError: a digest of another size.
     """
     if len(digest) != launch_digest.DIGEST_SIZE:
-        raise errors.EvidenceMalformed(
+        raise errors.FormatError(
             f'a launch digest has {launch_digest.DIGEST_SIZE} bytes, this '
             f'has {len(digest)}')
     message = (bytes((4, evidence.api_major, evidence.api_minor,

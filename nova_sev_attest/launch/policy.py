@@ -12,9 +12,9 @@
 
 """The SEV guest policy word.
 
-AMD SEV API specification (publication 55766), chapter 3, "Guest policy": a
-32-bit word, bits 0 to 5 flags, bits 6 to 15 reserved, byte 2 and byte 3 the
-minimum major and minor API version of the platform's firmware.
+AMD SEV API specification (publication 55766), chapter 3: a 32-bit word, bits
+0 to 5 flags, bits 6 to 15 reserved, byte 2 and byte 3 the minimum major and
+minor API version of the platform's firmware.
 """
 
 import dataclasses

@@ -12,10 +12,10 @@
 
 """Launch sessions: how TEK and TIK reach one platform and no other.
 
-AMD SEV API specification (publication 55766), LAUNCH_START and "Key
-derivation". The guest's owner makes a Diffie-Hellman key pair for this one
-launch, agrees with the platform's PDH on a secret Z, and derives from it the
-keys that wrap TEK and TIK:
+AMD SEV API specification (publication 55766), LAUNCH_START. The guest's
+owner makes a Diffie-Hellman key pair for this one launch, agrees with the
+platform's PDH on a secret Z, and derives from it the keys that wrap TEK and
+TIK:
 
     Z       x coordinate of the ECDH on P-384, 48 bytes, big-endian
     master  KDF(Z, "sev-master-secret", nonce)
