@@ -209,7 +209,7 @@ APT::Sandbox::User "root";
         # The empty folder makes apt name every archive, also those that
         # are in the cache already.
         listed = self._run(
-            '--print-uris', '-qq', *install,
+            '--print-uris', '-q', *install,
             '-o', f'Dir::Cache::archives={self.state}/none')
         archives = re.findall(r"^'[^']+' (\S+\.deb) \d+ ", listed.stdout,
                               re.MULTILINE)
