@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests that refuse to run unattested.
+
+Nova has two ways to run vCPUs, Guest.launch and Guest.resume, and half a
+dozen paths to each. The guard sits on those two, so that a path that nobody
+thought of fails closed: a guarded guest starts only while the driver's step
+permits it, always paused, and resumes only when its own live definition says
+that this launch was released.
+"""
+
+import contextlib
+
+from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import host as libvirt_host
+
+from nova_sev_attest.virt import conf
+from nova_sev_attest.virt import domain_xml
+from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import scope
+
+CONF = conf.CONF
+
+
+class GuardedGuest(libvirt_guest.Guest):
+    """A Guest whose launch and resume may refuse.
+
+    :param domain: libvirt.virDomain
+    :param permits: the GuardedHost's set of UUIDs that may be started now
+    """
+
+    def __init__(self, domain, permits):
+        super().__init__(domain)
+        self._permits = permits
+
+    def is_guarded(self):
+        """Whether this domain may run attested only.
+
+        One that was defined for attestation is, and in required mode every
+        one with encrypted memory.
+        """
+        return _is_guarded(self._domain_element())
+
+    def launch(self, pause=False):
+        """Start the domain; a guarded one paused, and by permit only.
+
+        :raises UnattestedRun: guarded and not permitted
+        """
+        if not self.is_guarded():
+            return super().launch(pause=pause)
+        if self.uuid not in self._permits:
+            raise exceptions.UnattestedRun(instance_uuid=self.uuid)
+        self._permits.discard(self.uuid)
+        return super().launch(pause=True)
+
+    def resume(self):
+        """Resume the domain; a guarded one if this launch was released.
+
+        :raises UnattestedRun: guarded and not released
+        """
+        domain = self._domain_element()
+        if _is_guarded(domain) and not domain_xml.is_released(domain):
+            raise exceptions.UnattestedRun(instance_uuid=self.uuid)
+        super().resume()
+
+    def mark_released(self, launch_id):
+        """Mark this run of the domain, and no later one, as attested."""
+        libvirt = libvirt_guest.libvirt
+        self._domain.setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+            domain_xml.marker_element(launch_id, domain_xml.RELEASED),
+            domain_xml.PREFIX, domain_xml.NAMESPACE,
+            libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def launch_security_info(self):
+        """virDomainGetLaunchSecurityInfo of the running domain."""
+        return self._domain.launchSecurityInfo(0)
+
+    def set_launch_security_state(self, parameters):
+        """virDomainSetLaunchSecurityState of the paused domain."""
+        self._domain.setLaunchSecurityState(parameters, 0)
+
+    def _domain_element(self):
+        return domain_xml.parse(self._encoded_xml)
+
+
+def _is_guarded(domain):
+    return domain_xml.technology(domain) is not None and (
+        CONF.sev_attest.mode == scope.REQUIRED or
+        domain_xml.marker(domain) is not None)
+
+
+class GuardedHost(libvirt_host.Host):
+    """A Host that hands out guarded guests."""
+
+    def _guarded(self, guest):
+        # Exactly Nova's class: what a test or another layer put in its
+        # place is theirs.
+        if type(guest) is libvirt_guest.Guest:
+            return GuardedGuest(guest._domain, self._attestation_permits)
+        return guest
+
+    def get_guest(self, instance):
+        return self._guarded(super().get_guest(instance))
+
+    def list_guests(self, *args, **kwargs):
+        return [self._guarded(guest)
+                for guest in super().list_guests(*args, **kwargs)]
+
+    def write_instance_config(self, xml):
+        return self._guarded(super().write_instance_config(xml))
+
+    @contextlib.contextmanager
+    def permit_start(self, uuid):
+        """Let a guarded domain be started, once and paused."""
+        self._attestation_permits.add(uuid)
+        try:
+            yield
+        finally:
+            self._attestation_permits.discard(uuid)
+
+
+def install(host):
+    """Make Nova's Host a GuardedHost in place.
+
+    Nova's driver makes its Host inside its constructor and hands it to its
+    volume, network and image helpers there; a second Host beside it would
+    leave those with an unguarded one, and mean a second libvirt connection.
+    A stand-in of a test is left alone.
+    """
+    if type(host) is libvirt_host.Host:
+        host.__class__ = GuardedHost
+        host._attestation_permits = set()

@@ -1,0 +1,248 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The steps of an attested launch.
+
+In this order, each with what undoes it: ask the key service for a session,
+start the guest paused, send what the platform measured, inject what was
+released, resume, report. Whatever fails, the steps begun so far are reverted
+from the last to the first: so the guest is destroyed before anything is
+reported about it.
+"""
+
+import abc
+import dataclasses
+import secrets
+import uuid
+
+from nova.compute import power_state
+from nova import exception
+from oslo_log import log as logging
+
+from nova_sev_attest.client import deadline as deadlines
+from nova_sev_attest.client import exceptions as client_exceptions
+from nova_sev_attest.client import launches
+from nova_sev_attest.virt import claims
+from nova_sev_attest.virt import domain_xml
+from nova_sev_attest.virt import exceptions
+
+LOG = logging.getLogger(__name__)
+
+
+def new_identity():
+    """A launch's UUID and token, made afresh for each boot."""
+    return launches.LaunchIdentity(id=str(uuid.uuid4()),
+                                   token=secrets.token_hex(32))
+
+
+@dataclasses.dataclass
+class Launch:
+    """One boot of one server, and how far it got.
+
+    :ivar instance: nova.objects.Instance
+    :ivar host: GuardedHost
+    :ivar host_name: this compute host's name in Nova's API
+    :ivar technology: hw:mem_encryption_model
+    :ivar attester: Attester of that technology
+    :ivar transport: Transport
+    :ivar domain: the <domain> element that will be defined
+    :ivar start: called with the domain's XML, defines and starts it paused
+        and returns its GuardedGuest
+    :ivar deadline: Deadline of the whole
+    :ivar report_timeout: seconds for reporting the outcome
+    """
+
+    instance: object
+    host: object
+    host_name: str
+    technology: str
+    attester: object
+    transport: object
+    domain: object
+    start: object
+    deadline: deadlines.Deadline
+    report_timeout: float
+    identity: launches.LaunchIdentity = dataclasses.field(
+        default_factory=new_identity)
+    guest: object = None
+    session: object = dataclasses.field(default=None, repr=False)
+    release: object = dataclasses.field(default=None, repr=False)
+    begun: list = dataclasses.field(default_factory=list)
+
+    def run(self, *steps):
+        """Execute steps; on any failure revert all that were ever begun.
+
+        :raises: whatever the failing step raised, after reverting
+        """
+        try:
+            for step in steps:
+                self.begun.append(step)
+                step.execute(self)
+        except BaseException as failure:
+            self.revert(failure)
+            raise
+
+    def revert(self, failure):
+        """Undo what was begun; what cannot be undone is logged."""
+        while self.begun:
+            step = self.begun.pop()
+            try:
+                step.revert(self, failure)
+            except Exception:
+                LOG.exception('Launch %(launch)s: reverting %(step)s failed',
+                              {'launch': self.identity.id,
+                               'step': type(step).__name__},
+                              instance=self.instance)
+
+    def check_deadline(self):
+        if self.deadline.has_passed():
+            raise exceptions.AttestationRefused(
+                self.instance.uuid,
+                f'it was not attested within {self.deadline.seconds:g} s '
+                f'and was destroyed; try again, or raise [sev_attest] '
+                f'launch_timeout', f'(launch {self.identity.id})')
+
+    def log(self, message):
+        LOG.info('Launch %(launch)s: %(message)s',
+                 {'launch': self.identity.id, 'message': message},
+                 instance=self.instance)
+
+
+class Step(abc.ABC):
+    """One step; it keeps nothing itself, all is in the Launch."""
+
+    @abc.abstractmethod
+    def execute(self, launch):
+        """Do it, or raise."""
+
+    @abc.abstractmethod
+    def revert(self, launch, failure):
+        """Undo it, however far it got."""
+
+
+class OpenLaunch(Step):
+    """Show the platform's certificates and get a session for them."""
+
+    def execute(self, launch):
+        platform = launch.attester.read_platform(
+            launch.host.get_connection())
+        launch.session = launch.transport.create_launch(
+            launch.identity, launch.instance.uuid, launch.host_name,
+            launch.technology, platform, launch.deadline)
+        launch.log('opened')
+
+    def revert(self, launch, failure):
+        """Report the failure, once, for the record.
+
+        Not where there is no launch, nor where the key service itself
+        closed it by its denial.
+        """
+        if launch.session is None or isinstance(
+                failure, client_exceptions.AttestationDenied):
+            return
+        _report(launch, 'failed', str(failure) or type(failure).__name__)
+
+
+class StartPaused(Step):
+    """Define the domain with its session and start it paused."""
+
+    def execute(self, launch):
+        launch.attester.prepare(launch.domain, launch.session)
+        domain_xml.mark_pending(launch.domain, launch.identity.id)
+        with launch.host.permit_start(launch.instance.uuid):
+            launch.guest = launch.start(domain_xml.to_text(launch.domain))
+        state = launch.guest.get_power_state(launch.host)
+        if state != power_state.PAUSED:
+            raise exceptions.AttestationFault(
+                instance_uuid=launch.instance.uuid,
+                reason=f'the guest was started paused but is '
+                       f'{power_state.STATE_MAP.get(state, state)}')
+        launch.log('guest started, paused')
+
+    def revert(self, launch, failure):
+        """Destroy the guest before it runs; Nova undefines it.
+
+        Looked up anew: the start may have failed after the guest ran.
+        """
+        try:
+            guest = launch.host.get_guest(launch.instance)
+        except exception.InstanceNotFound:
+            return
+        if guest.is_active():
+            guest.poweroff()
+            launch.log('guest destroyed')
+
+
+class SendEvidence(Step):
+    """Send what the platform measured; take what is released for it."""
+
+    def execute(self, launch):
+        launch.check_deadline()
+        evidence = launch.attester.read_evidence(launch.guest)
+        domain = domain_xml.parse(launch.guest.get_xml_desc())
+        launch.release = launch.transport.send_evidence(
+            launch.identity, launch.technology, evidence,
+            claims.gather(domain, launch.deadline), launch.deadline)
+        launch.log('evidence accepted')
+
+    def revert(self, launch, failure):
+        """Nothing: the key service knows, and StartPaused destroys."""
+
+
+class Inject(Step):
+    """Give the guest its secret and mark this run of it as attested."""
+
+    def execute(self, launch):
+        launch.check_deadline()
+        if launch.release is not None:
+            launch.attester.inject(launch.guest, launch.release)
+            launch.release = None
+        launch.guest.mark_released(launch.identity.id)
+        launch.log('released')
+
+    def revert(self, launch, failure):
+        """Nothing: mark and secret end with the guest."""
+
+
+class Resume(Step):
+    """Let the guest run."""
+
+    def execute(self, launch):
+        launch.check_deadline()
+        launch.guest.resume()
+
+    def revert(self, launch, failure):
+        """Nothing: StartPaused destroys the guest, running or not."""
+
+
+class ReportRunning(Step):
+    """Tell the key service that the guest runs."""
+
+    def execute(self, launch):
+        launch.log('guest runs')
+        _report(launch, 'running', None)
+
+    def revert(self, launch, failure):
+        """Nothing: OpenLaunch reports the failure."""
+
+
+def _report(launch, status, reason):
+    """Report an outcome; it is a record, and nothing hangs on it."""
+    try:
+        launch.transport.report_outcome(
+            launch.identity, status, reason,
+            deadlines.Deadline(launch.report_timeout))
+    except client_exceptions.ClientError as error:
+        LOG.warning('Launch %(launch)s: its outcome "%(status)s" could not '
+                    'be reported: %(error)s',
+                    {'launch': launch.identity.id, 'status': status,
+                     'error': error}, instance=launch.instance)
