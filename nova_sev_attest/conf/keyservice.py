@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Options of the key service.
+
+The options live on a ConfigOpts of the caller's own, not on oslo.config's
+global one, so that two services (or two tests) can live in one process.
+"""
+
+from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
+from oslo_db import options as db_options
+from oslo_log import log as logging
+from oslo_policy import opts as policy_opts
+
+PROJECT = 'nova-sev-attest'
+
+API_GROUP = cfg.OptGroup('api', title='REST API')
+API_OPTS = [
+    cfg.IntOpt(
+        'max_firmware_size',
+        default=16 * 1024 * 1024, min=4096, max=64 * 1024 * 1024,
+        help='Largest firmware image, in bytes, that a project may upload.'),
+    cfg.IntOpt(
+        'max_body_size',
+        default=128 * 1024, min=16 * 1024,
+        help='Largest JSON request body, in bytes.'),
+    cfg.IntOpt(
+        'max_limit',
+        default=1000, min=1,
+        help='Most items that one page of a collection holds, whatever '
+             'the request\'s limit asks for.'),
+]
+
+LAUNCHES_GROUP = cfg.OptGroup('launches', title='Launches')
+LAUNCHES_OPTS = [
+    cfg.IntOpt(
+        'expiry',
+        default=120, min=1, max=86400,
+        help='Seconds between the creation of a launch and the moment at '
+             'which its transport keys are destroyed when no evidence that '
+             'verifies has come. Must exceed the launch_timeout of the '
+             'compute hosts.'),
+]
+
+SEALING_GROUP = cfg.OptGroup('sealing', title='Sealing of in-flight keys')
+SEALING_OPTS = [
+    cfg.StrOpt(
+        'key_repository',
+        default='/etc/nova-sev-attest/sealing-keys',
+        help='Directory of the keys that seal the transport keys of open '
+             'launches in the database. Keep it outside the database and '
+             'its backups. There is no default key: make one with '
+             '"nova-sev-attest-manage sealing-key create"; no launch is '
+             'accepted without.'),
+]
+
+SECRET_STORE_GROUP = cfg.OptGroup('secret_store', title='Secret store')
+SECRET_STORE_OPTS = [
+    cfg.StrOpt(
+        'driver',
+        default='barbican',
+        help='Entry point of the namespace nova_sev_attest.secret_stores '
+             'that names the store of the owners\' secrets.'),
+    cfg.IntOpt(
+        'max_secret_size',
+        default=16 * 1024, min=1, max=1024 * 1024,
+        help='Largest secret, in bytes, that is read from the store.'),
+    cfg.FloatOpt(
+        'deadline',
+        default=15.0, min=0.1,
+        help='Seconds that reading one secret may take in all.'),
+]
+
+TRUST_GROUP = cfg.OptGroup('trust', title='Trusted platform roots')
+TRUST_OPTS = [
+    cfg.StrOpt(
+        'amd_certificates',
+        help='Directory of AMD\'s ARK and ASK files. Each is accepted only '
+             'if it is one of those whose SHA-256 this release knows. '
+             'Unset: no real AMD platform is trusted.'),
+    cfg.ListOpt(
+        'extra_anchors',
+        default=[],
+        help='Further roots, as name=/path/to/ask_ark.cert (ASK followed by '
+             'ARK). They are for emulated platforms: verdicts say so, and '
+             'only a policy that names the root accepts it.'),
+]
+
+#: Group -> service type of the services that are called with the key
+#: service's own credential.
+CLIENTS = {'nova': 'compute', 'barbican': 'key-manager'}
+
+_OPTS = [
+    (API_GROUP, API_OPTS),
+    (LAUNCHES_GROUP, LAUNCHES_OPTS),
+    (SEALING_GROUP, SEALING_OPTS),
+    (SECRET_STORE_GROUP, SECRET_STORE_OPTS),
+    (TRUST_GROUP, TRUST_OPTS),
+]
+
+
+def register_opts(conf):
+    """Register all options of the key service on a ConfigOpts."""
+    for group, opts in _OPTS:
+        conf.register_group(group)
+        conf.register_opts(opts, group=group)
+    db_options.set_defaults(
+        conf,
+        connection='sqlite:////var/lib/nova-sev-attest/keyservice.sqlite')
+    for group, service_type in CLIENTS.items():
+        ks_loading.register_auth_conf_options(conf, group)
+        ks_loading.register_session_conf_options(conf, group)
+        ks_loading.register_adapter_conf_options(conf, group)
+        conf.set_default('service_type', service_type, group=group)
+        conf.set_default('valid_interfaces', ['internal', 'public'],
+                         group=group)
+        conf.set_default('timeout', 10, group=group)
+    policy_opts.set_defaults(conf, 'policy.yaml')
+
+
+def load(args=(), config_files=None):
+    """Read the configuration.
+
+    :param args: command line arguments of oslo.config (--config-file ...)
+    :param config_files: the files to read; None looks for
+        nova-sev-attest.conf where oslo.config looks by default
+    :returns: a new ConfigOpts with logging options registered
+    """
+    conf = cfg.ConfigOpts()
+    logging.register_options(conf)
+    register_opts(conf)
+    conf(list(args), project=PROJECT, default_config_files=config_files)
+    return conf
+
+
+def list_opts():
+    """Options for oslo.config's sample generator."""
+    found = list(_OPTS)
+    for group in CLIENTS:
+        found.append((group,
+                      ks_loading.get_auth_common_conf_options()
+                      + ks_loading.get_session_conf_options()
+                      + ks_loading.get_adapter_conf_options(
+                          include_deprecated=False)))
+    return found

@@ -1,0 +1,25 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Documented default rules, one module per resource."""
+
+import itertools
+
+from nova_sev_attest.keyservice.policies import firmwares
+from nova_sev_attest.keyservice.policies import launches
+from nova_sev_attest.keyservice.policies import policies
+
+
+def list_rules():
+    """All rules; entry point of the namespace oslo.policy.policies."""
+    return list(itertools.chain(
+        firmwares.RULES, policies.RULES, launches.RULES))
