@@ -21,11 +21,9 @@ LAUNCH_UPDATE_VMSA. The HMAC over it is the *measurement*: see
 """
 
 from nova_sev_attest.launch import errors
+from nova_sev_attest.launch import vmsa
 
 DIGEST_SIZE = 32
-VMSA_SIZE = 4096
-#: More vCPUs than any SEV-ES guest can have.
-MAX_VCPUS = 4096
 
 
 def launch_digest(firmware, hashes=None, vmsas=()):
@@ -34,22 +32,22 @@ def launch_digest(firmware, hashes=None, vmsas=()):
     :param firmware: a Firmware.
     :param hashes: KernelHashes of a directly booted kernel, or None.
     :param vmsas: for SEV-ES, one page of 4096 bytes for each vCPU, the boot
-        processor's first; for SEV, empty.
+        processor's first (see :func:`vmsa.save_areas`); for SEV, empty.
     :returns: 32 bytes.
     :raises FirmwareUnusable: kernel hashes for firmware that has no place
         for them.
     :raises VmsaMalformed: a save area of another size, or too many.
     """
-    if len(vmsas) > MAX_VCPUS:
+    if len(vmsas) > vmsa.MAX_VCPUS:
         raise errors.VmsaMalformed(
-            f'{len(vmsas)} vCPUs, expected at most {MAX_VCPUS}')
+            f'{len(vmsas)} vCPUs, expected at most {vmsa.MAX_VCPUS}')
     hasher = firmware.hasher()
     if hashes is not None:
         firmware.require_hash_table()
         hasher.update(hashes.table())
-    for vmsa in vmsas:
-        if len(vmsa) != VMSA_SIZE:
+    for page in vmsas:
+        if len(page) != vmsa.SIZE:
             raise errors.VmsaMalformed(
-                f"a vCPU's save area has {VMSA_SIZE} bytes, got {len(vmsa)}")
-        hasher.update(vmsa)
+                f"a vCPU's save area has {vmsa.SIZE} bytes, got {len(page)}")
+        hasher.update(page)
     return hasher.digest()

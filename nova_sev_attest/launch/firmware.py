@@ -20,6 +20,7 @@ before it each entry is data, u16 length (18 bytes included), GUID.
 """
 
 import dataclasses
+import functools
 import hashlib
 import struct
 import uuid
@@ -112,13 +113,13 @@ class Firmware:
 
     def hasher(self):
         """A new SHA-256 object that has taken in the image."""
-        # Kept, because one launch is checked against many digests that all
-        # begin with the same firmware. The dataclass is frozen.
-        hasher = self.__dict__.get('_hasher')
-        if hasher is None:
-            hasher = hashlib.sha256(self.data)
-            self.__dict__['_hasher'] = hasher
-        return hasher.copy()
+        return self._hashed.copy()
+
+    # Once, because one launch is checked against many digests that all begin
+    # with the same firmware.
+    @functools.cached_property
+    def _hashed(self):
+        return hashlib.sha256(self.data)
 
     def require_secret_area(self):
         """The Area that a launch secret can be put in.

@@ -1,0 +1,91 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import pytest
+
+from nova_sev_attest.launch import digest
+from nova_sev_attest.launch import errors
+from nova_sev_attest.launch import firmware
+from nova_sev_attest.launch import kernel_hashes
+from nova_sev_attest.launch import vmsa
+from tests import vectors
+
+
+@pytest.fixture
+def milan():
+    return vmsa.cpu_signature(25, 1, 1)
+
+
+def test_pages_of_a_real_guest(milan):
+    boot, application = (
+        vectors.read(f'virtee-sevctl/tests/data/vmsa{number}.bin')
+        for number in (0, 1))
+    assert vmsa.save_areas(vmsa.LEGACY, 4, milan, 0x80b004) == (
+        [boot] + 3 * [application])
+
+
+def test_digest_of_sev_snp_measure():
+    case, = (case for case in vectors.expected()['launch_digest']['cases']
+             if case['mode'] == 'sev-es')
+    image = firmware.Firmware.parse(vectors.read(
+        'virtee-sev/tests/measurement/ovmf_AmdSev_suffix.bin'))
+    pages = vmsa.save_areas(vmsa.INIT2, case['vcpus'],
+                            vmsa.cpu_signature(23, 1, 2), image.reset_eip)
+    hashes = kernel_hashes.KernelHashes.from_bytes(b'', b'', case['cmdline'])
+    assert digest.launch_digest(image, hashes, pages).hex() == case['ld']
+
+
+@pytest.mark.parametrize(('cpu', 'signature'), [
+    ((23, 1, 2), 0x800f12), ((25, 1, 1), 0xa00f11), ((25, 17, 0), 0xa10f10),
+    ((6, 0x5e, 3), 0x506e3), ((270, 255, 15), 0xfff0fff)])
+def test_cpu_signature(cpu, signature):
+    assert vmsa.cpu_signature(*cpu) == signature
+
+
+@pytest.mark.parametrize('cpu', [(271, 0, 0), (25, 256, 0), (25, 1, 16),
+                                 (-1, 0, 0)])
+def test_cpu_out_of_range(cpu):
+    with pytest.raises(errors.VmsaMalformed, match='expected at most'):
+        vmsa.cpu_signature(*cpu)
+
+
+def test_profiles_differ_in_the_control_words_only(milan):
+    pages = [vmsa.save_areas(profile, 1, milan, None)[0]
+             for profile in vmsa.PROFILES.values()]
+    assert {offset for offset, values in enumerate(zip(*pages))
+            if len(set(values)) > 1} == {0x408, 0x409, 0x410, 0x411}
+
+
+def test_sev_features(milan):
+    page, = vmsa.save_areas(vmsa.INIT2, 1, milan, None, sev_features=0x21)
+    assert page[0x3b0:0x3b8] == b'\x21' + bytes(7)
+
+
+@pytest.mark.parametrize('vcpus', (0, -1, 4097))
+def test_number_of_vcpus(milan, vcpus):
+    with pytest.raises(errors.VmsaMalformed, match='expected 1 to 4096'):
+        vmsa.save_areas(vmsa.LEGACY, vcpus, milan, 0x80b004)
+
+
+def test_firmware_without_a_start_for_more_than_one(milan):
+    assert len(vmsa.save_areas(vmsa.LEGACY, 1, milan, None)) == 1
+    with pytest.raises(errors.VmsaMalformed, match='one vCPU'):
+        vmsa.save_areas(vmsa.LEGACY, 2, milan, None)
+
+
+@pytest.mark.parametrize('change', [
+    {'signature': 1 << 32}, {'ap_eip': 1 << 32}, {'sev_features': 1 << 64},
+    {'signature': -1}])
+def test_register_out_of_range(change):
+    values = {'signature': 0, 'ap_eip': 0, 'sev_features': 0, **change}
+    with pytest.raises(errors.VmsaMalformed, match='out of range'):
+        vmsa.save_areas(vmsa.LEGACY, 2, **values)
