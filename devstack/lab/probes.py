@@ -1,0 +1,161 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""When a service is ready: one small question for each kind.
+
+A probe returns None when the service answers as it should, or else a few
+words on what is missing. It never waits longer than a second or two, and a
+service that is not there yet is no error.
+"""
+
+import calendar
+import socket
+import time
+
+import amqp
+import libvirt
+import openstack
+from openstack import exceptions as sdk_exceptions
+import pymysql
+import requests
+
+from devstack.lab import credentials
+from devstack.lab import layout as lab_layout
+
+_SECONDS = 2
+
+
+def tcp(layout, server):
+    """Something listens on the server's port."""
+    try:
+        socket.create_connection(('127.0.0.1', layout.port(server)),
+                                 timeout=_SECONDS).close()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def database(layout):
+    """MariaDB lets the lab's user in."""
+    try:
+        pymysql.connect(
+            host='127.0.0.1', port=layout.port('mariadb'), user='lab',
+            password=credentials.load(layout)['database'],
+            connect_timeout=_SECONDS, read_timeout=_SECONDS).close()
+    except (pymysql.err.Error, OSError) as error:
+        return str(error)
+    return None
+
+
+def broker(layout):
+    """RabbitMQ lets the lab's user in."""
+    try:
+        with _broker(layout):
+            return None
+    except (amqp.exceptions.AMQPError, OSError) as error:
+        return str(error) or type(error).__name__
+
+
+def consumer(layout, queue):
+    """Somebody takes messages from a queue: an RPC server is there."""
+    try:
+        with _broker(layout) as connection:
+            answer = connection.channel().queue_declare(queue, passive=True)
+            return None if answer.consumer_count else 'no consumer yet'
+    except (amqp.exceptions.AMQPError, OSError) as error:
+        return str(error) or type(error).__name__
+
+
+def http(layout, server, path):
+    """The server answers a request that needs no credential."""
+    try:
+        response = requests.get(layout.url(server) + path, timeout=_SECONDS,
+                                allow_redirects=False)
+    except requests.RequestException as error:
+        return type(error).__name__
+    if response.status_code >= 400:
+        return f'HTTP {response.status_code}'
+    return None
+
+
+def platform(layout):
+    """The emulated secure processor listens and has published its root."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_SECONDS)
+            connection.connect(str(layout.platform_socket))
+    except OSError as error:
+        return str(error)
+    return None if layout.emulated_root.exists() else 'no root certificate'
+
+
+def hypervisor(layout):
+    """libvirtd answers, with the emulated platform among its abilities."""
+    try:
+        connection = libvirt.openReadOnly(layout.libvirt_uri)
+    except libvirt.libvirtError as error:
+        return str(error)
+    try:
+        platform = connection.getSEVInfo()
+    except libvirt.libvirtError as error:
+        return str(error)
+    finally:
+        connection.close()
+    return None if platform.get('cert-chain') else 'no SEV platform'
+
+
+def compute(layout, since):
+    """Nova believes in the compute host, and placement in its SEV slots.
+
+    :param since: seconds since the epoch; reports from before do not count.
+    """
+    try:
+        with admin(layout) as cloud:
+            reports = [
+                service.updated_at for service in cloud.compute.services(
+                    binary='nova-compute', host=lab_layout.COMPUTE_HOST)
+                if service.state == 'up' and service.updated_at]
+            if not reports or _seconds(reports[0]) < since:
+                return 'no report yet'
+            providers = cloud.placement.get(
+                '/resource_providers',
+                microversion='1.14').json()['resource_providers']
+    except (sdk_exceptions.SDKException, OSError) as error:
+        return str(error)
+    if not any(provider['name'].endswith('_amd_sev')
+               for provider in providers):
+        return 'no SEV slots in placement yet'
+    return None
+
+
+def admin(layout):
+    """A connection of the cloud's administrator.
+
+    A new one for each use: sessions are not made for many threads.
+    """
+    return openstack.connection.Connection(
+        config=openstack.config.OpenStackConfig(
+            config_files=[str(layout.clouds)], load_envvars=False,
+        ).get_one('admin', api_timeout=30))
+
+
+def _seconds(timestamp):
+    return calendar.timegm(time.strptime(timestamp[:19],
+                                         '%Y-%m-%dT%H:%M:%S'))
+
+
+def _broker(layout):
+    return amqp.Connection(
+        f'127.0.0.1:{layout.port("rabbitmq")}', userid='lab',
+        password=credentials.load(layout)['messaging'],
+        connect_timeout=_SECONDS, read_timeout=_SECONDS,
+        write_timeout=_SECONDS)

@@ -1,0 +1,209 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The servers of the lab: how each is started and when it is ready."""
+
+import collections.abc
+import dataclasses
+import sys
+import uuid
+
+from devstack.lab import chroot
+import types; kvm_amd = types.SimpleNamespace(command_line=lambda c: c)  # TMP
+from devstack.lab import layout as lab_layout
+from devstack.lab import probes
+
+_HERE = lab_layout.CHECKOUT / 'devstack' / 'lab'
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One process under the supervisor.
+
+    :ivar needs: names of the services and tasks that come first.
+    :ivar probe: called with the time of the start (seconds since the epoch)
+        until it returns None; see :mod:`probes`.
+    :ivar port: what it listens on, or None.
+    :ivar stop_seconds: how long it may take to end by itself.
+    """
+
+    name: str
+    command: tuple
+    probe: collections.abc.Callable[[float], str | None]
+    needs: tuple = ()
+    environment: dict = dataclasses.field(default_factory=dict)
+    port: int | None = None
+    stop_seconds: int = 10
+
+
+def table(layout):
+    """All services of a lab, by name, in the order of a status display."""
+    found = [
+        _mariadb(layout),
+        _epmd(layout),
+        _rabbitmq(layout),
+        _wsgi(layout, 'keystone', 'keystone.wsgi.api', '/v3',
+              needs=('databases', 'identity'),
+              OS_KEYSTONE_CONFIG_DIR=layout.etc / 'keystone'),
+        _wsgi(layout, 'placement', 'placement.wsgi.api', '/',
+              needs=('databases',),
+              OS_PLACEMENT_CONFIG_DIR=layout.etc / 'placement'),
+        _wsgi(layout, 'glance', 'glance.wsgi.api', '/versions',
+              needs=('databases',),
+              OS_GLANCE_CONFIG_DIR=layout.etc / 'glance'),
+        _wsgi(layout, 'neutron', 'neutron.wsgi.api', '/',
+              needs=('databases', 'rabbitmq'),
+              OS_NEUTRON_CONFIG_DIR=layout.etc / 'neutron',
+              OS_NEUTRON_CONFIG_FILES='neutron.conf'),
+        _wsgi(layout, 'barbican',
+              f'paste:{layout.venv}/etc/barbican/barbican-api-paste.ini',
+              '/', needs=('databases',)),
+        _wsgi(layout, 'attestation', 'nova_sev_attest.keyservice.wsgi',
+              '/healthcheck', needs=('attestation-database', 'catalog'),
+              NOVA_SEV_ATTEST_CONFIG_DIR=layout.etc / 'attestation'),
+        _nova(layout, 'nova-conductor', queue='conductor'),
+        _nova(layout, 'nova-scheduler', queue='scheduler'),
+        _wsgi(layout, 'nova-api', 'nova.wsgi.osapi_compute', '/',
+              needs=('databases', 'rabbitmq'),
+              OS_NOVA_CONFIG_DIR=layout.etc / 'nova',
+              OS_NOVA_CONFIG_FILES=';'.join((
+                  str(layout.venv / 'etc' / 'nova' / 'api-paste.ini'),
+                  'nova.conf', 'nova-db.conf'))),
+        _platform(layout),
+        _libvirtd(layout),
+        _nova_compute(layout),
+    ]
+    return {service.name: service for service in found}
+
+
+def _python_environment(layout):
+    return {'HOME': layout.etc / 'home'}
+
+
+def _wsgi(layout, name, target, path, *, needs, **environment):
+    return Service(
+        name=name,
+        command=(layout.bin('python'), '-P', _HERE / 'wsgi.py', target,
+                 '--port', layout.port(name)),
+        probe=lambda since: probes.http(layout, name, path),
+        needs=needs,
+        environment=_python_environment(layout) | environment,
+        port=layout.port(name),
+        stop_seconds=5)
+
+
+def _mariadb(layout):
+    return Service(
+        name='mariadb',
+        command=tuple(chroot.command_line(
+            layout.services_root,
+            ['mariadbd',
+             f'--defaults-file={layout.etc}/mariadb/mariadb.cnf'],
+            binds=database_binds(layout))),
+        probe=lambda since: probes.database(layout),
+        port=layout.port('mariadb'),
+        stop_seconds=20)
+
+
+def database_binds(layout):
+    """What MariaDB's programs see of the lab, at the same paths."""
+    return (layout.etc / 'mariadb', layout.data / 'mariadb', layout.run_dir)
+
+
+def _epmd(layout):
+    return Service(
+        name='epmd',
+        command=tuple(chroot.command_line(
+            layout.services_root,
+            ['epmd', '-address', '127.0.0.1', '-port',
+             layout.port('epmd')])),
+        probe=lambda since: probes.tcp(layout, 'epmd'),
+        port=layout.port('epmd'))
+
+
+def _rabbitmq(layout):
+    folder = layout.data / 'rabbitmq'
+    return Service(
+        name='rabbitmq',
+        command=tuple(chroot.command_line(
+            layout.services_root, ['/usr/lib/rabbitmq/bin/rabbitmq-server'],
+            binds=(folder, layout.etc / 'rabbitmq'),
+            environment={
+                # The cookie is made there, by Erlang, at the first start.
+                'HOME': folder,
+                'ERL_EPMD_ADDRESS': '127.0.0.1',
+                'ERL_EPMD_PORT': layout.port('epmd'),
+                'RABBITMQ_NODENAME': 'lab@localhost',
+                'RABBITMQ_DIST_PORT': layout.port('rabbitmq-distribution'),
+                'RABBITMQ_CONFIG_FILE':
+                    layout.etc / 'rabbitmq' / 'rabbitmq.conf',
+                'RABBITMQ_ENABLED_PLUGINS_FILE': folder / 'enabled_plugins',
+                'RABBITMQ_MNESIA_BASE': folder / 'mnesia',
+                'RABBITMQ_LOG_BASE': folder / 'log',
+                'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
+                    '-kernel inet_dist_use_interface {127,0,0,1}',
+            })),
+        probe=lambda since: probes.broker(layout),
+        needs=('epmd',),
+        port=layout.port('rabbitmq'),
+        stop_seconds=20)
+
+
+def _nova(layout, name, queue):
+    folder = layout.etc / 'nova'
+    return Service(
+        name=name,
+        command=(layout.bin(name), '--config-file', folder / 'nova.conf',
+                 '--config-file', folder / 'nova-db.conf'),
+        probe=lambda since: probes.consumer(layout, queue),
+        needs=('databases', 'rabbitmq'),
+        environment=_python_environment(layout),
+        stop_seconds=10)
+
+
+def _platform(layout):
+    return Service(
+        name='platform',
+        command=(sys.executable, _HERE / 'compute_root.py', 'platform',
+                 '--root', layout.compute_root, '--run', layout.compute_run,
+                 '--keys', layout.emulator),
+        probe=lambda since: probes.platform(layout))
+
+
+def _libvirtd(layout):
+    return Service(
+        name='libvirtd',
+        command=(sys.executable, _HERE / 'compute_root.py', 'libvirtd',
+                 '--root', layout.compute_root, '--run', layout.compute_run,
+                 '--state', layout.data / lab_layout.COMPUTE_HOST,
+                 '--log', layout.log / lab_layout.COMPUTE_HOST,
+                 # The machine's own may be in use by its own libvirtd.
+                 '--host-uuid', uuid.uuid5(uuid.NAMESPACE_URL,
+                                           str(layout.lab_dir)),
+                 '--bind', layout.nova),
+        probe=lambda since: probes.hypervisor(layout),
+        needs=('platform',))
+
+
+def _nova_compute(layout):
+    folder = layout.etc / 'nova'
+    return Service(
+        name='nova-compute',
+        command=tuple(kvm_amd.command_line(
+            [layout.bin('nova-compute'),
+             '--config-file', folder / 'nova.conf',
+             '--config-file', folder / 'nova-compute.conf'])),
+        probe=lambda since: probes.compute(layout, since),
+        needs=('libvirtd', 'nova-conductor', 'nova-api', 'placement',
+               'neutron', 'glance', 'catalog'),
+        environment=_python_environment(layout),
+        stop_seconds=15)
