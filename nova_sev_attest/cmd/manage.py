@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-sev-attest-manage: what an operator does on the key service's host."""
+
+import argparse
+import sys
+
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+
+from nova_sev_attest.conf import keyservice as conf_keyservice
+from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.db import migration
+from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.keyservice import sealing
+
+
+def _db_sync(conf, args):
+    database = db_api.Database(conf)
+    migration.upgrade(database.engine)
+    print(f'The database is at revision {migration.current(database.engine)}.')
+    return 0
+
+
+def _db_check(conf, args):
+    found = migration.current(db_api.Database(conf).engine)
+    if found == migration.head():
+        print(f'The database is at revision {found}, as this release needs.')
+        return 0
+    print(f'The database is at revision {found or "none"}, this release '
+          f'needs {migration.head()}: run "nova-sev-attest-manage db sync".')
+    return 1
+
+
+def _key_create(conf, args):
+    repository = sealing.KeyRepository(conf.sealing.key_repository)
+    print(f'Sealing key {repository.create()} made in {repository.path}; it '
+          f'seals from now on. Copy it to the other nodes of the service.')
+    return 0
+
+
+def _key_list(conf, args):
+    ids = sealing.KeyRepository(conf.sealing.key_repository).ids()
+    for key_id in ids:
+        print(key_id, 'seals and opens' if key_id == ids[-1] else 'opens')
+    return 0
+
+
+def _launch_expire(conf, args):
+    with db_api.Database(conf).writer() as session:
+        count = launches.expire(session)
+    print(f'{count} launches expired.')
+    return 0
+
+
+_COMMANDS = {
+    'db': ('The database', {
+        'sync': ('Create the tables or bring them up to date.', _db_sync),
+        'check': ('Tell whether the tables are up to date.', _db_check),
+    }),
+    'sealing-key': ('Keys that seal the transport keys of open launches', {
+        'create': ('Make a new key, which seals from now on.', _key_create),
+        'list': ('List the ids of the keys.', _key_list),
+    }),
+    'launch': ('Launches', {
+        'expire': ('Close open launches whose time is over and destroy '
+                   'their keys; the service does so itself at each request.',
+                   _launch_expire),
+    }),
+}
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog='nova-sev-attest-manage', description=__doc__.partition(': ')[2])
+    parser.add_argument(
+        '--config-file', action='append', metavar='PATH',
+        help='configuration file; may be given several times')
+    groups = parser.add_subparsers(required=True, metavar='GROUP')
+    for name, (text, commands) in _COMMANDS.items():
+        group = groups.add_parser(name, help=text)
+        actions = group.add_subparsers(required=True, metavar='ACTION')
+        for action, (help_text, function) in commands.items():
+            actions.add_parser(action, help=help_text).set_defaults(
+                function=function)
+    return parser
+
+
+def main(argv=None):
+    """Run a command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    conf = conf_keyservice.load(config_files=args.config_file)
+    logging.setup(conf, conf_keyservice.PROJECT)
+    try:
+        return args.function(conf, args)
+    except (sealing.SealingError, OSError) as exc:
+        print(f'nova-sev-attest-manage: {exc}', file=sys.stderr)
+    except db_exc.DBError as exc:
+        print(f'nova-sev-attest-manage: database: {exc}', file=sys.stderr)
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

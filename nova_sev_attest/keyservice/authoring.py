@@ -1,0 +1,278 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What owners do: firmwares and policies."""
+
+import dataclasses
+import re
+import uuid
+
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+
+from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice import expectations
+from nova_sev_attest.keyservice.objects import firmwares
+from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.keyservice.stores import base as store_base
+from nova_sev_attest.launch import errors as launch_errors
+from nova_sev_attest.launch import firmware as launch_firmware
+from nova_sev_attest.trust import roots
+
+LOG = logging.getLogger(__name__)
+
+_DEFAULTS = {
+    'technologies': ['amd-sev'],
+    'trusted_roots': list(roots.AMD_ROOTS),
+    'kernels': [],
+    'initrds': [],
+    'command_lines': [],
+    'vcpus': None,
+    'firmware_boot': False,
+    'min_api_version': None,
+    'secrets': [],
+    'is_default': False,
+}
+
+_UUID = '[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}'
+_SECRET_REF = re.compile(rf'(?:(?:[^\s?#]*/)?secrets/)?({_UUID})/?')
+
+
+def _secret_id(reference):
+    """The UUID of a reference; nothing else of it is ever used."""
+    match = _SECRET_REF.fullmatch(reference)
+    if match is None:
+        raise errors.BadRequest(
+            'secret_ref_malformed',
+            'A secret_ref is a UUID or ends in /v1/secrets/{uuid}.')
+    return str(uuid.UUID(match[1]))
+
+
+def _is_uuid(text):
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Authoring:
+    """Operations on the firmwares and policies of a project.
+
+    :param database: Database
+    :param store: SecretStore
+    :param anchors: the configured trust anchors
+    """
+
+    def __init__(self, database, store, anchors):
+        self._db = database
+        self._store = store
+        self._emulated = {
+            anchor.name for anchor in anchors if anchor.emulated}
+        self._roots = set(roots.AMD_ROOTS) | {
+            anchor.name for anchor in anchors}
+
+    def upload_firmware(self, project_id, sha256, data):
+        """Store an image after inspection.
+
+        :returns: (Firmware, whether it is new)
+        :raises BadRequest: not the image of that SHA-256, or not usable
+        """
+        try:
+            parsed = launch_firmware.Firmware.parse(data)
+        except launch_errors.FormatError as exc:
+            raise errors.BadRequest('firmware_malformed', str(exc)) from exc
+        if parsed.sha256.hex() != sha256:
+            raise errors.BadRequest(
+                'firmware_sha256_mismatch',
+                f'The image has SHA-256 {parsed.sha256.hex()}, the path says '
+                f'{sha256}.')
+        try:
+            parsed.require_secret_area()
+        except launch_errors.FirmwareUnusable as exc:
+            raise errors.BadRequest('firmware_unusable', str(exc)) from exc
+        try:
+            return self._store_firmware(project_id, parsed), True
+        except db_exc.DBDuplicateEntry:
+            with self._db.reader() as session:
+                return firmwares.get(session, project_id, sha256), False
+
+    @db_api.retried
+    def _store_firmware(self, project_id, parsed):
+        with self._db.writer() as session:
+            return firmwares.create(session, project_id, parsed)
+
+    def create_policy(self, context, request):
+        """Create a policy of the caller's project.
+
+        :param context: RequestContext, with the caller's token
+        :param request: the policy of the request body, as documented
+        :returns: (Policy, warnings)
+        """
+        content = self._content(_DEFAULTS | request)
+        self._prove_readable(context, content)
+        policy = self._write(
+            lambda session: policies.create(
+                session, context.project_id, content), content,
+            context.project_id)
+        LOG.info('Policy %(id)s created in project %(project)s.',
+                 {'id': policy.id, 'project': policy.project_id})
+        return policy, self.warnings(policy)
+
+    def update_policy(self, context, policy_id, matches, request):
+        """Make a new revision of a policy of the caller's project.
+
+        :param matches: function that tells whether a Policy is the one that
+            the caller read
+        :returns: (Policy, warnings)
+        """
+        with self._db.reader() as session:
+            policy = policies.get(session, context.project_id, policy_id)
+        if not matches(policy):
+            raise errors.PreconditionFailed(
+                'policy_changed',
+                'If-Match does not name the current revision of the policy; '
+                'read it again.')
+        before = dataclasses.asdict(policy.content)
+        before['secrets'] = [
+            {'guid': guid, 'secret_ref': secret_id}
+            for guid, secret_id in policy.content.secrets.items()]
+        content = self._content(before | request)
+        # All secrets, not only new ones: a change may loosen what guards
+        # them.
+        self._prove_readable(context, content)
+        policy = self._write(
+            lambda session: policies.update(session, policy, content),
+            content, context.project_id)
+        LOG.info('Policy %(id)s has revision %(revision)d now.',
+                 {'id': policy.id, 'revision': policy.revision})
+        return policy, self.warnings(policy)
+
+    @db_api.retried
+    def _write(self, change, content, project_id):
+        with self._db.writer() as session:
+            policy = change(session)
+            if content.kernels:
+                for sha256 in content.firmwares:
+                    found = firmwares.get(session, project_id, sha256)
+                    if found.hash_table is None:
+                        raise errors.BadRequest(
+                            'firmware_unusable',
+                            f'Firmware {sha256} has no table of kernel '
+                            f'hashes, so no kernel can be measured with it.')
+            return policy
+
+    @db_api.retried
+    def delete_policy(self, project_id, policy_id):
+        with self._db.writer() as session:
+            policies.delete(session, project_id, policy_id)
+        LOG.info('Policy %s deleted.', policy_id)
+
+    @db_api.retried
+    def delete_firmware(self, project_id, sha256):
+        with self._db.writer() as session:
+            firmwares.delete(session, project_id, sha256)
+
+    def warnings(self, policy):
+        """What the owner of a policy may not have meant.
+
+        :returns: list of sentences
+        """
+        content = policy.content
+        found = []
+        if not expectations.count(content):
+            found.append(
+                'This policy allows no launch: it names no kernel and '
+                'firmware_boot is false.')
+        if content.firmware_boot and content.secrets:
+            found.append(
+                'With firmware_boot the guest gets its secrets whatever the '
+                'firmware finds on the disks and boots.')
+        for root in sorted(self._emulated & set(content.trusted_roots)):
+            found.append(
+                f'The root {root} is that of an emulated platform, which '
+                f'protects nothing from its host.')
+        if content.secrets:
+            with self._db.reader() as session:
+                others = policies.others_with_secrets(session, policy)
+            for secret_id, other in others:
+                found.append(
+                    f'Secret {secret_id} is named by policy '
+                    f'{other.content.name!r} ({other.id}) too. A server\'s '
+                    f'properties choose the policy, so the secret is as safe '
+                    f'as the weaker of them.')
+        return found
+
+    def _content(self, request):
+        if _is_uuid(request['name']):
+            raise errors.BadRequest(
+                'policy_name_invalid',
+                'A policy\'s name cannot be a UUID, because servers name '
+                'their policy by either.')
+        secrets = {}
+        for secret in request['secrets']:
+            guid = str(uuid.UUID(secret['guid']))
+            if guid in secrets:
+                raise errors.BadRequest(
+                    'secret_guid_repeated',
+                    f'Two secrets have the GUID {guid}.')
+            secrets[guid] = _secret_id(secret['secret_ref'])
+        vcpus = request['vcpus']
+        content = policies.Content(**(request | {
+            'secrets': secrets,
+            'vcpus': vcpus and [int(number) for number in vcpus]}))
+        if content.kernels and not content.command_lines:
+            raise errors.BadRequest(
+                'command_line_missing',
+                'A policy that names kernels names their command lines too; '
+                'an empty text stands for none.')
+        if max(content.min_api) > 255:
+            raise errors.BadRequest(
+                'request_invalid',
+                'The parts of min_api_version go from 0 to 255.')
+        unknown = sorted(set(content.trusted_roots) - self._roots)
+        if unknown:
+            raise errors.BadRequest(
+                'trusted_root_unknown',
+                f'The service knows no root {unknown[0]}; it knows '
+                f'{", ".join(sorted(self._roots))}.')
+        if expectations.count(content) > expectations.MAX_DIGESTS:
+            raise errors.BadRequest(
+                'policy_too_broad',
+                f'Firmwares, kernels, initrds and command lines make '
+                f'{expectations.count(content)} launches, at most '
+                f'{expectations.MAX_DIGESTS} are possible; use several '
+                f'policies.')
+        return content
+
+    def _prove_readable(self, context, content):
+        for secret_id in sorted(set(content.secrets.values())):
+            try:
+                self._store.check_readable(secret_id, context.auth_token)
+            except store_base.SecretUnavailable as exc:
+                raise errors.Forbidden(
+                    'secret_forbidden',
+                    f'Your token is not good for reading secret {secret_id}; '
+                    f'a policy can only name secrets that you can read '
+                    f'yourself.') from exc
+            except store_base.SecretTooLarge as exc:
+                raise errors.BadRequest('secret_too_large',
+                                        str(exc)) from exc
+            except store_base.SecretEmpty as exc:
+                raise errors.BadRequest('secret_empty', str(exc)) from exc
+            except store_base.StoreUnavailable as exc:
+                LOG.warning('A policy\'s secrets cannot be checked: %s', exc)
+                raise errors.Unavailable(
+                    'secret_store_unavailable',
+                    'The secret store cannot be asked now whether you may '
+                    'read the secrets; try again later.') from exc

@@ -1,0 +1,503 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Launches, from the session to the outcome.
+
+Joins the launch core, the database, Nova and the secret store. What is
+decided, is decided by the core; what must happen once, happens in one
+statement of objects/launches.py.
+"""
+
+import base64
+import binascii
+import dataclasses
+import datetime
+import hashlib
+import hmac
+import json
+import uuid
+
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice import expectations
+from nova_sev_attest.keyservice.objects import firmwares
+from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.keyservice import sealing
+from nova_sev_attest.keyservice.stores import base as store_base
+from nova_sev_attest.launch import chain
+from nova_sev_attest.launch import errors as launch_errors
+from nova_sev_attest.launch import firmware as launch_firmware
+from nova_sev_attest.launch import machine
+from nova_sev_attest.launch import measurement
+from nova_sev_attest.launch import policy as launch_policy
+from nova_sev_attest.launch import session as launch_session
+
+LOG = logging.getLogger(__name__)
+
+_KEY_SIZE = 16
+_INSERT_ATTEMPTS = 5
+
+
+def _fingerprint(value):
+    """SHA-256 over the canonical form of what a request says."""
+    return hashlib.sha256(json.dumps(
+        value, sort_keys=True, separators=(',', ':')).encode()).digest()
+
+
+def _decode(text, word, what):
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as exc:
+        raise errors.BadRequest(
+            word, f'The {what} is not base64: {exc}.') from None
+
+
+class Engine:
+    """What the compute service does with launches.
+
+    :param conf: ConfigOpts
+    :param database: Database
+    :param store: SecretStore
+    :param servers: ServerReader
+    :param keys: KeyRepository
+    :param anchors: the configured trust anchors
+    """
+
+    def __init__(self, conf, database, store, servers, keys, anchors):
+        self._expiry = datetime.timedelta(seconds=conf.launches.expiry)
+        self._db = database
+        self._store = store
+        self._servers = servers
+        self._keys = keys
+        self._anchors = anchors
+
+    def create(self, launch_id, token, request):
+        """Begin a launch, or give the session that it began with.
+
+        :param launch_id: UUID as text
+        :param token: the launch token as text
+        :param request: the launch of the request body, as documented
+        :returns: (Launch, whether it is new)
+        :raises ServiceError: the launch is refused
+        """
+        fingerprint = _fingerprint(request)
+        token_hash = _hash_token(token)
+        self.sweep()
+        with self._db.reader() as session:
+            launch = launches.find(session, launch_id)
+        if launch is None:
+            launch = self._begin(launch_id, token_hash, fingerprint, request)
+            if self._insert(launch):
+                LOG.info(
+                    'Launch %(id)s of server %(server)s on host %(host)s '
+                    'began under policy %(policy)s, revision %(revision)d.',
+                    {'id': launch.id, 'server': launch.server_id,
+                     'host': launch.host, 'policy': launch.policy_id,
+                     'revision': launch.policy_revision})
+                return launch, True
+            # The same request came twice at once, and the other was first.
+            with self._db.reader() as session:
+                launch = launches.get(session, launch_id)
+        if not (hmac.compare_digest(launch.token_hash, token_hash)
+                and hmac.compare_digest(launch.request_fingerprint,
+                                        fingerprint)):
+            raise errors.Conflict(
+                'launch_conflict',
+                'A launch with this id was begun with another token or '
+                'another request; every boot needs a new id.')
+        if launch.status in (launches.EXPIRED, launches.DENIED,
+                             launches.SUPERSEDED, launches.FAILED):
+            raise _closed(launch)
+        return launch, False
+
+    def _begin(self, launch_id, token_hash, fingerprint, request):
+        try:
+            self._keys.check()
+        except sealing.SealingError as exc:
+            LOG.error('No launch can begin: %s', exc)
+            raise errors.Unavailable(
+                'sealing_key_missing',
+                'The key service has no usable sealing key; its operator '
+                'must run "nova-sev-attest-manage sealing-key create".'
+            ) from exc
+        try:
+            certificates = chain.PlatformCertificates.from_libvirt(
+                _decode(request['platform']['pdh'], 'platform_malformed',
+                        'PDH certificate'),
+                _decode(request['platform']['cert_chain'],
+                        'platform_malformed', 'certificate chain'))
+        except launch_errors.FormatError as exc:
+            raise errors.BadRequest('platform_malformed', str(exc)) from exc
+        server = self._servers.get(request['server_id'])
+        if not self._servers.is_on(server, request['host']):
+            raise errors.Forbidden(
+                'host_mismatch',
+                f'Server {server.id} is not on host {request["host"]}, nor '
+                f'on its way there.')
+        policy = self._select_policy(server)
+        content = policy.content
+        if request['technology'] not in content.technologies:
+            raise errors.Forbidden(
+                'technology_not_allowed',
+                f'Policy {content.name!r} does not allow '
+                f'{request["technology"]}.')
+        try:
+            platform = certificates.verify(
+                [anchor for anchor in self._anchors
+                 if anchor.name in content.trusted_roots])
+        except launch_errors.VerificationError as exc:
+            LOG.warning('Host %(host)s is refused for server %(server)s: '
+                        '%(reason)s', {'host': request['host'],
+                                       'server': server.id, 'reason': exc})
+            raise errors.Forbidden('platform_untrusted', str(exc)) from exc
+        issued = machine.begin(
+            platform, uuid.UUID(launch_id),
+            launch_policy.LaunchPolicy.for_technology(
+                request['technology'], content.min_api))
+        key_id, sealed = self._keys.seal(
+            issued.keys.tek + issued.keys.tik,
+            sealing.associated_data(launch_id, server.id, server.project_id))
+        now = timeutils.utcnow()
+        return launches.Launch(
+            id=launch_id, server_id=server.id, project_id=server.project_id,
+            host=request['host'], technology=request['technology'],
+            policy_id=policy.id, policy_revision=policy.revision,
+            status=launches.SESSION_ISSUED, created_at=now, updated_at=now,
+            expires_at=now + self._expiry, token_hash=token_hash,
+            request_fingerprint=fingerprint,
+            platform_root=issued.platform.anchor_name,
+            platform_emulated=issued.platform.emulated,
+            platform_api=issued.platform.api,
+            platform_cek=issued.platform.cek_fingerprint,
+            policy_word=issued.policy.word, dh_cert=issued.godh_certificate,
+            session=issued.session, sealed_keys=sealed,
+            sealing_key_id=key_id)
+
+    def _insert(self, launch):
+        """Store a launch; returns False when its id is there already."""
+        for attempt in range(_INSERT_ATTEMPTS):
+            try:
+                self._insert_once(launch)
+                return True
+            except db_exc.DBDuplicateEntry:
+                with self._db.reader() as session:
+                    if launches.find(session, launch.id) is not None:
+                        return False
+                # Another launch of the server came at this very moment;
+                # the next attempt supersedes it.
+        raise errors.Conflict(
+            'launch_conflict',
+            'Several launches of this server begin at once; try again.')
+
+    @db_api.retried
+    def _insert_once(self, launch):
+        with self._db.writer() as session:
+            launches.create(session, launch)
+
+    def _select_policy(self, server):
+        with self._db.reader() as session:
+            if server.policy is None:
+                policy = policies.find_default(session, server.project_id)
+                if policy is None:
+                    raise errors.Forbidden(
+                        'policy_missing',
+                        f'no attestation policy: set server property '
+                        f'attestation_policy or make one of project '
+                        f'{server.project_id}\'s policies the default')
+                return policy
+            # A name cannot look like an id.
+            policy = (policies.find_by_name(session, server.project_id,
+                                            server.policy)
+                      or policies.find_by_id(session, server.project_id,
+                                             server.policy))
+        if policy is None:
+            raise errors.Forbidden(
+                'policy_unknown',
+                f'the server property attestation_policy is '
+                f'{server.policy!r}, which is no policy of project '
+                f'{server.project_id}')
+        return policy
+
+    def evidence(self, launch_id, token, evidence, claims):
+        """Verify a launch's evidence and release the policy's secrets.
+
+        The same evidence again gets what it got before.
+
+        :param evidence: the evidence of the request body, as documented
+        :param claims: the claims of the request body
+        :returns: Launch; its release is None when the policy has no secrets
+        :raises Denied: it does not verify; the launch is closed
+        :raises ServiceError: the launch or the request is refused
+        """
+        launch = self._authenticate(launch_id, token)
+        fingerprint = _fingerprint(evidence)
+        if not launch.is_open:
+            return _again(launch, fingerprint)
+        if evidence['technology'] != launch.technology:
+            raise errors.BadRequest(
+                'evidence_malformed',
+                f'The launch is one of {launch.technology}, the evidence of '
+                f'{evidence["technology"]}.')
+        parsed = _parse_evidence(evidence)
+        if not self._bind(launch.id, fingerprint):
+            return _again(self._authenticate(launch_id, token), fingerprint)
+        try:
+            packet, verdict = self._release(launch, evidence, parsed, claims)
+        except errors.Denied as denial:
+            return self._deny(launch, fingerprint, denial, claims)
+        with self._db.writer() as session:
+            done = launches.release(session, launch.id, fingerprint, packet,
+                                    verdict)
+        launch = self._authenticate(launch_id, token)
+        if not done:
+            # Another request released, or the time is over.
+            return _again(launch, fingerprint)
+        LOG.info('Launch %(id)s of server %(server)s verified; %(what)s',
+                 {'id': launch.id, 'server': launch.server_id,
+                  'what': ('its secrets were released.' if packet else
+                           'it gets no secrets.')})
+        return launch
+
+    @db_api.retried
+    def _bind(self, launch_id, fingerprint):
+        with self._db.writer() as session:
+            return launches.bind_evidence(session, launch_id, fingerprint)
+
+    def _release(self, launch, evidence, parsed, claims):
+        """Verify, then fetch, then pack.
+
+        :returns: (Release or None, verdict)
+        :raises Denied: the launch is to be closed
+        """
+        if int(evidence['policy']) != launch.policy_word:
+            raise errors.Denied(
+                'policy_word_mismatch',
+                f'The guest was launched under policy word '
+                f'{int(evidence["policy"]):#x}, the session is for '
+                f'{launch.policy_word:#x}; only the key service sets it.')
+        with self._db.reader() as session:
+            policy = policies.find_by_id(
+                session, launch.project_id, launch.policy_id,
+                launch.policy_revision)
+            if policy is None:
+                raise errors.Denied(
+                    'policy_missing',
+                    'The launch\'s policy was deleted in the meantime.')
+            content = policy.content
+            images = self._load_firmwares(
+                session, launch.project_id, content.firmwares)
+        issued = self._restore(launch)
+        allowed = expectations.allowed(content, images)
+        try:
+            verified = issued.verify(parsed, {
+                digest: dataclasses.asdict(inputs)
+                for digest, inputs in allowed.items()})
+        except launch_errors.MeasurementMismatch:
+            raise self._explain(issued, launch, content, images, claims)
+        except launch_errors.VerificationError as exc:
+            raise errors.Denied(exc.code, str(exc)) from exc
+        area = images[verified.claims['firmware_sha256']].secret_area
+        secrets = self._fetch(content)
+        try:
+            released = verified.release(secrets, area)
+        except launch_errors.SecretTooLarge as exc:
+            raise errors.Denied('secret_too_large', str(exc)) from exc
+        packet = released.packet and launches.Release(
+            released.packet.header, released.packet.data, released.gpa)
+        return packet, released.claims
+
+    @staticmethod
+    def _load_firmwares(session, project_id, sha256s):
+        found = {}
+        for sha256 in sha256s:
+            firmware = firmwares.find(session, project_id, sha256)
+            if firmware is not None:
+                found[sha256] = launch_firmware.Firmware.parse(
+                    firmwares.data(session, firmware))
+        return found
+
+    def _restore(self, launch):
+        try:
+            keys = self._keys.open(
+                launch.sealing_key_id, launch.sealed_keys,
+                sealing.associated_data(launch.id, launch.server_id,
+                                        launch.project_id))
+        except sealing.SealingError as exc:
+            LOG.error('Launch %(id)s cannot go on: %(reason)s',
+                      {'id': launch.id, 'reason': exc})
+            raise errors.Unavailable(
+                'sealing_key_missing',
+                'The key service cannot open the launch\'s keys; its log '
+                'says why.') from exc
+        return machine.SessionIssued.restore(
+            uuid.UUID(launch.id),
+            chain.PlatformFacts(
+                anchor_name=launch.platform_root,
+                emulated=launch.platform_emulated, api=launch.platform_api,
+                cek_fingerprint=launch.platform_cek),
+            launch_session.Session(
+                godh_certificate=launch.dh_cert, session=launch.session,
+                keys=launch_session.TransportKeys(
+                    keys[:_KEY_SIZE], keys[_KEY_SIZE:]),
+                policy=launch_policy.LaunchPolicy.parse(launch.policy_word)))
+
+    def _explain(self, issued, launch, content, images, claims):
+        """What differs, as far as the measurement confirms the claims."""
+        images = dict(images)
+        claimed = claims.get('firmware_sha256')
+        if claimed is not None and claimed not in images:
+            with self._db.reader() as session:
+                images.update(self._load_firmwares(
+                    session, launch.project_id, [claimed]))
+        confirmed = issued.explain(expectations.candidates(claims, images))
+        if confirmed is None:
+            return expectations.mismatch()
+        return expectations.difference(content, confirmed)
+
+    def _fetch(self, content):
+        secrets = {}
+        for guid, secret_id in content.secrets.items():
+            try:
+                secrets[uuid.UUID(guid)] = self._store.fetch(secret_id)
+            except store_base.SecretUnavailable as exc:
+                raise errors.Denied(
+                    'secret_unavailable',
+                    'A secret of the policy cannot be read; its owner must '
+                    'grant the key service read access to it.',
+                    {'store': str(exc)}) from exc
+            except store_base.SecretTooLarge as exc:
+                raise errors.Denied(
+                    'secret_too_large', 'A secret of the policy is too large.',
+                    {'store': str(exc)}) from exc
+            except store_base.SecretEmpty as exc:
+                raise errors.Denied(
+                    'secret_empty', 'A secret of the policy is empty.',
+                    {'store': str(exc)}) from exc
+            except store_base.StoreUnavailable as exc:
+                LOG.warning('A secret cannot be fetched now: %s', exc)
+                raise errors.Unavailable(
+                    'secret_store_unavailable',
+                    'The secret store cannot be asked now; the launch stays '
+                    'open until it expires, send the same evidence again.'
+                ) from exc
+        return secrets
+
+    def _deny(self, launch, fingerprint, denial, claims):
+        owner = dict(denial.owner)
+        told = {name: value for name, value in claims.items()
+                if value is not None}
+        if told:
+            owner['claimed'] = told
+        with self._db.writer() as session:
+            done = launches.deny(session, launch.id, denial.code,
+                                 denial.detail, owner)
+        LOG.warning('Launch %(id)s of server %(server)s on host %(host)s '
+                    'is denied: %(detail)s',
+                    {'id': launch.id, 'server': launch.server_id,
+                     'host': launch.host, 'detail': denial.detail})
+        if not done:
+            with self._db.reader() as session:
+                launch = launches.get(session, launch.id)
+            return _again(launch, fingerprint)
+        raise denial
+
+    @db_api.retried
+    def outcome(self, launch_id, token, status, reason):
+        """Record what the host says of the end of a launch.
+
+        :param status: 'running' or 'failed'
+        :param reason: text or None
+        :returns: Launch
+        :raises Conflict: the launch is not where it could end like that
+        """
+        launch = self._authenticate(launch_id, token)
+        with self._db.writer() as session:
+            if status == launches.RUNNING:
+                changed = launches.run(session, launch.id)
+            else:
+                changed = launches.fail(
+                    session, launch.id, reason or 'The host gave no reason.')
+        launch = self._authenticate(launch_id, token)
+        closed = launch.status in (launches.DENIED, launches.EXPIRED,
+                                   launches.SUPERSEDED)
+        if changed or launch.status == status or (
+                closed and status == launches.FAILED):
+            return launch
+        raise errors.Conflict(
+            'launch_conflict',
+            f'The launch is {launch.status} and cannot become {status}.')
+
+    @db_api.retried
+    def sweep(self):
+        """Expire launches whose time is over; returns how many."""
+        with self._db.reader() as session:
+            if not launches.count_overdue(session):
+                return 0
+        with self._db.writer() as session:
+            count = launches.expire(session)
+        LOG.info('%d launches expired.', count)
+        return count
+
+    def _authenticate(self, launch_id, token):
+        """The launch, after expiry, of who knows its token."""
+        self.sweep()
+        with self._db.reader() as session:
+            launch = launches.get(session, launch_id)
+        if not hmac.compare_digest(launch.token_hash, _hash_token(token)):
+            raise errors.Forbidden(
+                'launch_token_mismatch',
+                'The launch was begun with another token.')
+        return launch
+
+
+def _hash_token(token):
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _parse_evidence(evidence):
+    try:
+        return measurement.Evidence.parse(
+            _decode(evidence['measurement'], 'evidence_malformed',
+                    'measurement'),
+            int(evidence['api_major']), int(evidence['api_minor']),
+            int(evidence['build_id']))
+    except launch_errors.FormatError as exc:
+        raise errors.BadRequest('evidence_malformed', str(exc)) from exc
+
+
+def _closed(launch):
+    if launch.status == launches.EXPIRED:
+        return errors.Conflict('launch_expired', launch.reason_detail)
+    return errors.Conflict(
+        'launch_closed',
+        f'The launch is {launch.status}: {launch.reason_detail}')
+
+
+def _again(launch, fingerprint):
+    """What evidence gets whose launch is not open any more."""
+    bound = launch.evidence_fingerprint
+    if bound is not None and not hmac.compare_digest(bound, fingerprint):
+        raise errors.Conflict(
+            'evidence_conflict',
+            'Other evidence came for this launch before; the first counts.')
+    if launch.status == launches.DENIED and bound is not None:
+        raise errors.Denied(
+            launch.reason_code.removeprefix('attestation.'),
+            launch.reason_detail)
+    if launch.verdict is None:
+        raise _closed(launch)
+    return launch

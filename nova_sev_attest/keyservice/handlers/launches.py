@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""/v1/launches"""
+
+import falcon
+
+from nova_sev_attest.keyservice.handlers import common
+from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.keyservice.policies import launches as rules
+from nova_sev_attest.keyservice.schemas import launches as schemas
+
+
+class _Resource:
+    """:param service: Service"""
+
+    def __init__(self, service):
+        self._service = service
+
+    def _scope(self, context, reduced_rule, full_rule):
+        """How much the caller may see.
+
+        :returns: (project that launches must belong to, None for any; view)
+        """
+        if self._service.authorizer.allows(context, reduced_rule):
+            return None, schemas.reduced
+        self._service.authorizer.require(context, full_rule)
+        return context.project_id, schemas.full
+
+    def _read(self, req, rule, operation, launch_id):
+        """Check a PUT of the compute service.
+
+        :returns: (launch token, body)
+        """
+        self._service.authorizer.require(req.context.identity, rule)
+        operation.check_path({'launch_id': launch_id})
+        token = req.get_header(schemas.TOKEN_HEADER)
+        operation.check_header(schemas.TOKEN_HEADER, token)
+        return token, common.read_json(
+            req, operation, self._service.conf.api.max_body_size)
+
+
+class Collection(_Resource):
+
+    def on_get(self, req, resp):
+        project_id, view = self._scope(
+            req.context.identity, rules.LIST_REDUCED, rules.LIST)
+        limit, query = common.read_query(
+            req, schemas.LIST, self._service.conf.api.max_limit)
+        self._service.engine.sweep()
+        with self._service.database.reader() as session:
+            found, more = launches.page(
+                session, limit, project_id=project_id, **query)
+        resp.media = {
+            'launches': [view(launch, common.base(req))
+                         for launch in found],
+            'launches_links': common.next_links(
+                req, more, found and found[-1].id, limit, query),
+        }
+
+
+class Item(_Resource):
+
+    def on_get(self, req, resp, launch_id):
+        project_id, view = self._scope(
+            req.context.identity, rules.SHOW_REDUCED, rules.SHOW)
+        schemas.SHOW.check_path({'launch_id': launch_id})
+        self._service.engine.sweep()
+        with self._service.database.reader() as session:
+            launch = launches.get(session, launch_id, project_id)
+        resp.media = {'launch': view(launch, common.base(req))}
+
+    def on_put(self, req, resp, launch_id):
+        token, body = self._read(req, rules.CREATE, schemas.CREATE,
+                                 launch_id)
+        launch, new = self._service.engine.create(
+            launch_id, token, body['launch'])
+        resp.status = falcon.HTTP_201 if new else falcon.HTTP_200
+        resp.media = {'launch': schemas.session(launch, common.base(req))}
+
+
+class Evidence(_Resource):
+
+    def on_put(self, req, resp, launch_id):
+        token, body = self._read(req, rules.EVIDENCE, schemas.EVIDENCE,
+                                 launch_id)
+        launch = self._service.engine.evidence(
+            launch_id, token, body['evidence'], body.get('claims', {}))
+        resp.media = {'launch': schemas.reduced(launch, common.base(req)),
+                      'release': schemas.release(launch)}
+
+
+class Outcome(_Resource):
+
+    def on_put(self, req, resp, launch_id):
+        token, body = self._read(req, rules.OUTCOME, schemas.OUTCOME,
+                                 launch_id)
+        launch = self._service.engine.outcome(
+            launch_id, token, body['outcome']['status'],
+            body['outcome'].get('reason'))
+        resp.media = {'launch': schemas.reduced(launch, common.base(req))}

@@ -1,0 +1,108 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""/v1/policies"""
+
+import falcon
+
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice.handlers import common
+from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.keyservice.policies import policies as rules
+from nova_sev_attest.keyservice.schemas import policies as schemas
+
+
+def _etag(policy):
+    return f'"{policy.id}.{policy.revision}"'
+
+
+class _Resource:
+    """:param service: Service"""
+
+    def __init__(self, service):
+        self._service = service
+
+    def _show(self, req, resp, policy, warnings):
+        resp.set_header('ETag', _etag(policy))
+        resp.media = {'policy': schemas.view(policy, warnings,
+                                             common.base(req))}
+
+
+class Collection(_Resource):
+
+    def on_get(self, req, resp):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.LIST)
+        limit, query = common.read_query(
+            req, schemas.LIST, self._service.conf.api.max_limit)
+        with self._service.database.reader() as session:
+            found, more = policies.page(
+                session, context.project_id, limit, **query)
+        resp.media = {
+            'policies': [
+                schemas.view(policy,
+                             self._service.authoring.warnings(policy),
+                             common.base(req))
+                for policy in found],
+            'policies_links': common.next_links(
+                req, more, found and found[-1].id, limit, query),
+        }
+
+    def on_post(self, req, resp):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.CREATE)
+        body = common.read_json(req, schemas.CREATE,
+                                self._service.conf.api.max_body_size)
+        policy, warnings = self._service.authoring.create_policy(
+            context, body['policy'])
+        resp.status = falcon.HTTP_201
+        resp.location = f'{common.base(req)}/v1/policies/{policy.id}'
+        self._show(req, resp, policy, warnings)
+
+
+class Item(_Resource):
+
+    def on_get(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.SHOW)
+        schemas.SHOW.check_path({'policy_id': policy_id})
+        with self._service.database.reader() as session:
+            policy = policies.get(session, context.project_id, policy_id)
+        self._show(req, resp, policy,
+                   self._service.authoring.warnings(policy))
+
+    def on_patch(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.UPDATE)
+        schemas.UPDATE.check_path({'policy_id': policy_id})
+        condition = req.get_header('If-Match')
+        if condition is None:
+            raise errors.PreconditionRequired(
+                'if_match_missing',
+                'A change needs the header If-Match with the ETag of the '
+                'revision that it was made from.')
+        schemas.UPDATE.check_header('If-Match', condition)
+        tags = [tag.strip() for tag in condition.split(',')]
+        body = common.read_json(req, schemas.UPDATE,
+                                self._service.conf.api.max_body_size)
+        policy, warnings = self._service.authoring.update_policy(
+            context, policy_id,
+            lambda policy: '*' in tags or _etag(policy) in tags,
+            body['policy'])
+        self._show(req, resp, policy, warnings)
+
+    def on_delete(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.DELETE)
+        schemas.DELETE.check_path({'policy_id': policy_id})
+        self._service.authoring.delete_policy(context.project_id, policy_id)
+        resp.status = falcon.HTTP_204

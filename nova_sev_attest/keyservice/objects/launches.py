@@ -1,0 +1,271 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Launches, and the only places where their status changes.
+
+Each change is one UPDATE that names the status it starts from, so that of
+several requests at the same time one wins and the others see that they did
+not. Whatever leaves the status session_issued destroys the sealed keys in the
+same statement.
+"""
+
+import dataclasses
+import datetime
+import json
+
+from oslo_utils import timeutils
+import sqlalchemy as sa
+
+from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice.objects import paging
+
+SESSION_ISSUED = 'session_issued'
+RELEASED = 'released'
+RUNNING = 'running'
+FAILED = 'failed'
+DENIED = 'denied'
+EXPIRED = 'expired'
+SUPERSEDED = 'superseded'
+
+_EXPIRED_DETAIL = ('No evidence that verifies came in time; the launch\'s '
+                   'keys are destroyed. Start the server again.')
+_SUPERSEDED_DETAIL = 'A newer launch of the same server took its place.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A packet, encrypted to one guest: 52 bytes, data, guest address."""
+
+    header: bytes
+    data: bytes
+    gpa: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A launch as stored.
+
+    :ivar token_hash: SHA-256 of the launch token
+    :ivar request_fingerprint: SHA-256 that names the request's content
+    :ivar platform_cek: SHA-256 of the CEK certificate
+    :ivar sealed_keys: None once they are destroyed
+    :ivar evidence_fingerprint: SHA-256 that names the evidence; None before
+        it came
+    :ivar release: Release, or None
+    :ivar reason_owner: what the owner alone may see of the reason
+    """
+
+    id: str
+    server_id: str
+    project_id: str
+    host: str
+    technology: str
+    policy_id: str
+    policy_revision: int
+    status: str
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    expires_at: datetime.datetime
+    token_hash: bytes
+    request_fingerprint: bytes
+    platform_root: str
+    platform_emulated: bool
+    platform_api: tuple[int, int]
+    platform_cek: bytes
+    policy_word: int
+    dh_cert: bytes = dataclasses.field(repr=False)
+    session: bytes = dataclasses.field(repr=False)
+    sealed_keys: bytes | None = dataclasses.field(repr=False)
+    sealing_key_id: str | None
+    evidence_fingerprint: bytes | None = None
+    release: Release | None = dataclasses.field(default=None, repr=False)
+    verdict: dict | None = None
+    reason_code: str | None = None
+    reason_detail: str | None = None
+    reason_owner: dict | None = None
+
+    @property
+    def is_open(self):
+        return self.status == SESSION_ISSUED
+
+    @classmethod
+    def _from_row(cls, row):
+        release = None
+        if row.release_header is not None:
+            release = Release(row.release_header, row.release_data,
+                              row.release_gpa)
+        made = {
+            'platform_api': (row.platform_api_major, row.platform_api_minor),
+            'release': release,
+            'verdict': row.verdict and json.loads(row.verdict),
+            'reason_owner': row.reason_owner and json.loads(
+                row.reason_owner),
+        }
+        return cls(**made, **{
+            field.name: getattr(row, field.name)
+            for field in dataclasses.fields(cls) if field.name not in made})
+
+
+def _change(session, *conditions, **values):
+    """One UPDATE; returns how many launches it changed."""
+    return session.execute(
+        sa.update(models.Launch).where(*conditions)
+        .values(updated_at=timeutils.utcnow(), **values)
+        .execution_options(synchronize_session=False)).rowcount
+
+
+def _close(session, status, *conditions, **values):
+    """Leave session_issued; the keys go with it."""
+    return _change(
+        session, models.Launch.status == SESSION_ISSUED, *conditions,
+        status=status, open_for=None, sealed_keys=None, sealing_key_id=None,
+        **values)
+
+
+def find(session, launch_id):
+    """The launch, or None."""
+    row = session.scalars(
+        sa.select(models.Launch).where(models.Launch.id == launch_id)
+        .execution_options(populate_existing=True)).one_or_none()
+    return row and Launch._from_row(row)
+
+
+def get(session, launch_id, project_id=None):
+    """The launch.
+
+    :param project_id: the project that it must belong to; None: any
+    :raises NotFound: there is none, or it is another project's
+    """
+    launch = find(session, launch_id)
+    if launch is None or project_id not in (None, launch.project_id):
+        raise errors.NotFound('launch_not_found',
+                              f'There is no launch {launch_id}.')
+    return launch
+
+
+def page(session, limit, marker=None, project_id=None, server_id=None,
+         status=None):
+    """One page, newest first.
+
+    :returns: (list of Launch, whether more follow)
+    """
+    query = sa.select(models.Launch)
+    if project_id is not None:
+        query = query.where(models.Launch.project_id == project_id)
+    if server_id is not None:
+        query = query.where(models.Launch.server_id == server_id)
+    if status is not None:
+        query = query.where(models.Launch.status == status)
+    if marker is not None:
+        last = find(session, marker)
+        if last is None or project_id not in (None, last.project_id):
+            raise paging.unknown_marker(marker)
+        query = query.where(paging.after(models.Launch, last, True))
+    query = query.order_by(models.Launch.created_at.desc(),
+                           models.Launch.id.desc())
+    rows, more = paging.take(session, query, limit)
+    return [Launch._from_row(row) for row in rows], more
+
+
+def create(session, launch):
+    """Store a new launch; closes the server's open one.
+
+    :param launch: Launch in the status session_issued
+    :raises oslo_db.exception.DBDuplicateEntry: the id is there already, or
+        another launch of the server came at the same moment
+    """
+    _close(session, SUPERSEDED,
+           models.Launch.open_for == launch.server_id,
+           models.Launch.id != launch.id,
+           reason_code='attestation.superseded',
+           reason_detail=_SUPERSEDED_DETAIL)
+    values = {field.name: getattr(launch, field.name)
+              for field in dataclasses.fields(launch)
+              if field.name not in ('platform_api', 'release', 'verdict',
+                                    'reason_owner')}
+    session.add(models.Launch(
+        open_for=launch.server_id, platform_api_major=launch.platform_api[0],
+        platform_api_minor=launch.platform_api[1], **values))
+    session.flush()
+
+
+def bind_evidence(session, launch_id, fingerprint):
+    """Let the first evidence that comes be the only one.
+
+    :returns: whether this evidence is the launch's, now or already
+    """
+    if _change(session, models.Launch.id == launch_id,
+               models.Launch.status == SESSION_ISSUED,
+               models.Launch.evidence_fingerprint.is_(None),
+               evidence_fingerprint=fingerprint):
+        return True
+    launch = get(session, launch_id)
+    return launch.evidence_fingerprint == fingerprint
+
+
+def release(session, launch_id, fingerprint, packet, verdict):
+    """Keep the ciphertext and destroy the keys.
+
+    :param packet: Release, None when the guest gets no secret
+    :returns: whether this call did it; otherwise the launch had left
+        session_issued or its time was over
+    """
+    return bool(_close(
+        session, RELEASED, models.Launch.id == launch_id,
+        models.Launch.evidence_fingerprint == fingerprint,
+        models.Launch.expires_at > timeutils.utcnow(),
+        release_header=packet and packet.header,
+        release_data=packet and packet.data,
+        release_gpa=packet and packet.gpa,
+        verdict=json.dumps(verdict, sort_keys=True)))
+
+
+def deny(session, launch_id, code, detail, owner=None):
+    """Close an open launch for good; returns whether this call did it."""
+    return bool(_close(
+        session, DENIED, models.Launch.id == launch_id, reason_code=code,
+        reason_detail=detail,
+        reason_owner=json.dumps(owner, sort_keys=True) if owner else None))
+
+
+def count_overdue(session):
+    """How many open launches have outlived their time."""
+    return session.scalar(
+        sa.select(sa.func.count()).select_from(models.Launch).where(
+            models.Launch.status == SESSION_ISSUED,
+            models.Launch.expires_at <= timeutils.utcnow()))
+
+
+def expire(session):
+    """Close all launches whose time is over; returns how many."""
+    return _close(
+        session, EXPIRED, models.Launch.expires_at <= timeutils.utcnow(),
+        reason_code='attestation.launch_expired',
+        reason_detail=_EXPIRED_DETAIL)
+
+
+def fail(session, launch_id, detail):
+    """The host gave up: from session_issued or released to failed."""
+    reason = {'reason_code': 'attestation.host_failed',
+              'reason_detail': detail}
+    return bool(
+        _close(session, FAILED, models.Launch.id == launch_id, **reason)
+        or _change(session, models.Launch.id == launch_id,
+                   models.Launch.status == RELEASED, status=FAILED,
+                   **reason))
+
+
+def run(session, launch_id):
+    """The guest runs: from released to running."""
+    return bool(_change(session, models.Launch.id == launch_id,
+                        models.Launch.status == RELEASED, status=RUNNING))

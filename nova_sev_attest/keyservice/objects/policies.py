@@ -1,0 +1,262 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Attestation policies of a project."""
+
+import dataclasses
+import datetime
+import json
+import uuid
+
+from oslo_db import exception as db_exc
+from oslo_utils import timeutils
+import sqlalchemy as sa
+
+from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice.objects import paging
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What an owner says in one revision of a policy.
+
+    :ivar firmwares: SHA-256, as are kernels and initrds: 64 hex digits each
+    :ivar min_api_version: 'major.minor' or None
+    :ivar secrets: {GUID: UUID in the secret store}, both canonical text
+    """
+
+    name: str
+    technologies: list[str]
+    trusted_roots: list[str]
+    firmwares: list[str]
+    kernels: list[str]
+    initrds: list[str]
+    command_lines: list[str]
+    vcpus: list[int] | None
+    firmware_boot: bool
+    min_api_version: str | None
+    secrets: dict[str, str]
+    is_default: bool
+
+    @property
+    def min_api(self):
+        """(major, minor), (0, 0) when any will do."""
+        if self.min_api_version is None:
+            return 0, 0
+        major, minor = self.min_api_version.split('.')
+        return int(major), int(minor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """One revision of a policy."""
+
+    id: str
+    revision: int
+    project_id: str
+    content: Content
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+
+
+def _row(session, project_id, policy_id):
+    row = session.scalars(sa.select(models.Policy).where(
+        models.Policy.project_id == project_id,
+        models.Policy.id == policy_id)).one_or_none()
+    if row is None:
+        raise errors.NotFound('policy_not_found',
+                              f'The project has no policy {policy_id}.')
+    return row
+
+
+def _load(session, row, revision=None):
+    number = row.revision if revision is None else revision
+    stored = session.scalars(sa.select(models.PolicyRevision).where(
+        models.PolicyRevision.policy_id == row.id,
+        models.PolicyRevision.revision == number)).one()
+    return Policy(
+        id=row.id, revision=number, project_id=row.project_id,
+        content=Content(**json.loads(stored.body)),
+        created_at=row.created_at, updated_at=stored.created_at)
+
+
+def get(session, project_id, policy_id, revision=None):
+    """A policy at a revision, the current one by default.
+
+    :raises NotFound: the project has no such policy
+    """
+    return _load(session, _row(session, project_id, policy_id), revision)
+
+
+def find_by_name(session, project_id, name):
+    """The project's policy of this name, or None."""
+    row = session.scalars(sa.select(models.Policy).where(
+        models.Policy.project_id == project_id,
+        models.Policy.name == name)).one_or_none()
+    return row and _load(session, row)
+
+
+def find_by_id(session, project_id, policy_id, revision=None):
+    """Like get(), None where that raises NotFound."""
+    try:
+        return get(session, project_id, policy_id, revision)
+    except errors.NotFound:
+        return None
+
+
+def find_default(session, project_id):
+    """The project's default policy, or None."""
+    row = session.scalars(sa.select(models.Policy).where(
+        models.Policy.default_of == project_id)).one_or_none()
+    return row and _load(session, row)
+
+
+def page(session, project_id, limit, marker=None, name=None):
+    """One page, oldest first.
+
+    :returns: (list of Policy, whether more follow)
+    """
+    query = sa.select(models.Policy).where(
+        models.Policy.project_id == project_id)
+    if name is not None:
+        query = query.where(models.Policy.name == name)
+    if marker is not None:
+        last = find_by_id(session, project_id, marker)
+        if last is None:
+            raise paging.unknown_marker(marker)
+        query = query.where(paging.after(models.Policy, last))
+    query = query.order_by(models.Policy.created_at, models.Policy.id)
+    rows, more = paging.take(session, query, limit)
+    return [_load(session, row) for row in rows], more
+
+
+def create(session, project_id, content):
+    """Store the first revision of a new policy.
+
+    :raises Conflict: the name is taken, or there is another default
+    :raises BadRequest: it names a firmware that the project has not
+    """
+    now = timeutils.utcnow()
+    row = models.Policy(
+        id=str(uuid.uuid4()), project_id=project_id, revision=1,
+        name=content.name, default_of=_default_of(project_id, content),
+        created_at=now, updated_at=now)
+    session.add(row)
+    try:
+        session.flush()
+    except db_exc.DBDuplicateEntry as exc:
+        raise _taken(exc, content) from exc
+    _store_revision(session, row.id, 1, project_id, content, now)
+    return _load(session, row)
+
+
+def update(session, policy, content):
+    """Store the next revision.
+
+    :param policy: the revision that the change was made from
+    :raises PreconditionFailed: it is not the current one any more
+    :raises Conflict, BadRequest: as in create()
+    """
+    now = timeutils.utcnow()
+    try:
+        changed = session.execute(
+            sa.update(models.Policy)
+            .where(models.Policy.id == policy.id,
+                   models.Policy.project_id == policy.project_id,
+                   models.Policy.revision == policy.revision)
+            .values(revision=policy.revision + 1, name=content.name,
+                    default_of=_default_of(policy.project_id, content),
+                    updated_at=now)
+            .execution_options(synchronize_session=False)).rowcount
+    except db_exc.DBDuplicateEntry as exc:
+        raise _taken(exc, content) from exc
+    if changed != 1:
+        raise errors.PreconditionFailed(
+            'policy_changed',
+            'The policy was changed in the meantime; read it again.')
+    for table in (models.PolicyFirmware, models.PolicySecret):
+        session.execute(sa.delete(table).where(
+            table.policy_id == policy.id))
+    _store_revision(session, policy.id, policy.revision + 1,
+                    policy.project_id, content, now)
+    session.expire_all()
+    return get(session, policy.project_id, policy.id)
+
+
+def delete(session, project_id, policy_id):
+    """Delete a policy with all its revisions.
+
+    :raises NotFound: the project has no such policy
+    """
+    _row(session, project_id, policy_id)
+    session.execute(sa.delete(models.Policy).where(
+        models.Policy.id == policy_id))
+
+
+def others_with_secrets(session, policy):
+    """Other policies of the project that name the same secrets.
+
+    :returns: list of (secret's UUID, Policy)
+    """
+    secret_ids = list(policy.content.secrets.values())
+    rows = session.execute(
+        sa.select(models.PolicySecret.secret_id, models.Policy)
+        .join(models.Policy,
+              models.Policy.id == models.PolicySecret.policy_id)
+        .where(models.PolicySecret.secret_id.in_(secret_ids),
+               models.Policy.project_id == policy.project_id,
+               models.Policy.id != policy.id)
+        .order_by(models.PolicySecret.secret_id, models.Policy.name)
+        .distinct())
+    return [(secret_id, _load(session, row)) for secret_id, row in rows]
+
+
+def _default_of(project_id, content):
+    return project_id if content.is_default else None
+
+
+def _taken(exc, content):
+    if any('default_of' in column for column in exc.columns):
+        return errors.Conflict(
+            'default_exists',
+            'Another policy of the project is its default; set its '
+            'is_default to false first.')
+    return errors.Conflict(
+        'policy_name_taken',
+        f'The project has a policy named {content.name!r}.')
+
+
+def _store_revision(session, policy_id, revision, project_id, content, now):
+    session.add(models.PolicyRevision(
+        policy_id=policy_id, revision=revision, created_at=now,
+        body=json.dumps(dataclasses.asdict(content), sort_keys=True)))
+    # Locked against a delete that runs at the same time.
+    found = dict(session.execute(
+        sa.select(models.Firmware.sha256, models.Firmware.id)
+        .where(models.Firmware.project_id == project_id,
+               models.Firmware.sha256.in_(content.firmwares))
+        .with_for_update(read=True)).all())
+    missing = [sha256 for sha256 in content.firmwares if sha256 not in found]
+    if missing:
+        raise errors.BadRequest(
+            'firmware_unknown',
+            f'The project has no firmware with SHA-256 {missing[0]}; upload '
+            f'it by PUT /v1/firmwares/{missing[0]} first.')
+    session.add_all(
+        models.PolicyFirmware(policy_id=policy_id, firmware_id=found[sha256])
+        for sha256 in content.firmwares)
+    session.add_all(
+        models.PolicySecret(policy_id=policy_id, guid=guid,
+                            secret_id=secret_id)
+        for guid, secret_id in content.secrets.items())
+    session.flush()

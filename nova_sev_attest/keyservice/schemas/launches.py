@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Requests and answers of /v1/launches."""
+
+import base64
+
+from nova_sev_attest.keyservice.schemas import common
+from nova_sev_attest.keyservice.schemas import document
+
+TOKEN_HEADER = 'X-Attestation-Launch-Token'
+
+_ONE = '/v1/launches/{launch_id}'
+
+LIST = document.Operation('/v1/launches', 'get')
+SHOW = document.Operation(_ONE, 'get')
+CREATE = document.Operation(_ONE, 'put')
+EVIDENCE = document.Operation(_ONE + '/evidence', 'put')
+OUTCOME = document.Operation(_ONE + '/outcome', 'put')
+
+
+def _text(data):
+    return base64.b64encode(data).decode('ascii')
+
+
+def reduced(launch, base):
+    """A launch as the compute service sees it."""
+    reason = None
+    if launch.reason_code is not None:
+        reason = {'code': launch.reason_code, 'detail': launch.reason_detail}
+    return {
+        'id': launch.id,
+        'server_id': launch.server_id,
+        'project_id': launch.project_id,
+        'host': launch.host,
+        'policy_id': launch.policy_id,
+        'policy_revision': launch.policy_revision,
+        'technology': launch.technology,
+        'status': launch.status,
+        'reason': reason,
+        'created_at': common.time(launch.created_at),
+        'updated_at': common.time(launch.updated_at),
+        'expires_at': common.time(launch.expires_at),
+        'links': common.self_link(base, f'/v1/launches/{launch.id}'),
+    }
+
+
+def full(launch, base):
+    """A launch as its owner sees it."""
+    shown = reduced(launch, base)
+    if shown['reason'] is not None:
+        shown['reason'] |= launch.reason_owner or {}
+    shown['platform'] = {
+        'root': launch.platform_root,
+        'emulated': launch.platform_emulated,
+        'api_version': '{}.{}'.format(*launch.platform_api),
+        'cek_fingerprint': launch.platform_cek.hex(),
+    }
+    shown['verdict'] = launch.verdict
+    return shown
+
+
+def session(launch, base):
+    """A launch with its session, for the host that begins it."""
+    return reduced(launch, base) | {'session': {
+        'dh_cert': _text(launch.dh_cert),
+        'session': _text(launch.session),
+        'policy': launch.policy_word,
+    }}
+
+
+def release(launch):
+    """What evidence gets."""
+    return launch.release and {
+        'secret_header': _text(launch.release.header),
+        'secret': _text(launch.release.data),
+        'gpa': launch.release.gpa,
+    }

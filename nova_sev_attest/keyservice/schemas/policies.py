@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Requests and answers of /v1/policies."""
+
+import dataclasses
+
+from nova_sev_attest.keyservice.schemas import common
+from nova_sev_attest.keyservice.schemas import document
+
+LIST = document.Operation('/v1/policies', 'get')
+CREATE = document.Operation('/v1/policies', 'post')
+SHOW = document.Operation('/v1/policies/{policy_id}', 'get')
+UPDATE = document.Operation('/v1/policies/{policy_id}', 'patch')
+DELETE = document.Operation('/v1/policies/{policy_id}', 'delete')
+
+
+def view(policy, warnings, base):
+    """A policy as the API shows it."""
+    shown = dataclasses.asdict(policy.content)
+    shown['secrets'] = [
+        {'guid': guid, 'secret_ref': secret_id}
+        for guid, secret_id in policy.content.secrets.items()]
+    return shown | {
+        'id': policy.id,
+        'revision': policy.revision,
+        'project_id': policy.project_id,
+        'created_at': common.time(policy.created_at),
+        'updated_at': common.time(policy.updated_at),
+        'warnings': warnings,
+        'links': common.self_link(base, f'/v1/policies/{policy.id}'),
+    }

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The parts of a running key service, put together from its configuration."""
+
+from oslo_log import log as logging
+
+from nova_sev_attest.keyservice import authoring
+from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice import engine
+from nova_sev_attest.keyservice import policy
+from nova_sev_attest.keyservice import sealing
+from nova_sev_attest.keyservice import servers
+from nova_sev_attest.keyservice import stores
+from nova_sev_attest.trust import roots
+
+LOG = logging.getLogger(__name__)
+
+
+class Service:
+    """What the handlers work with.
+
+    :param conf: ConfigOpts
+    :raises nova_sev_attest.launch.errors.LaunchError: a configured root is
+        refused
+    """
+
+    def __init__(self, conf):
+        self.conf = conf
+        self.database = db_api.Database(conf)
+        self.authorizer = policy.Authorizer(conf)
+        anchors = roots.load_anchors(conf.trust.amd_certificates,
+                                     conf.trust.extra_anchors)
+        LOG.info('Trusted platform roots: %s.', ', '.join(
+            anchor.name + (' (emulated)' if anchor.emulated else '')
+            for anchor in anchors) or 'none')
+        keys = sealing.KeyRepository(conf.sealing.key_repository)
+        try:
+            keys.check()
+        except sealing.SealingError as exc:
+            LOG.warning('No launch will be accepted: %s', exc)
+        store = stores.load(conf)
+        self.authoring = authoring.Authoring(self.database, store, anchors)
+        self.engine = engine.Engine(
+            conf, self.database, store, servers.ServerReader(conf), keys,
+            anchors)

@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a store of the owners' secrets offers to the key service.
+
+A driver is named in the namespace nova_sev_attest.secret_stores and
+constructed with the service's ConfigOpts.
+"""
+
+import abc
+
+
+class StoreError(Exception):
+    """Base of the errors; the text never holds a secret."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be asked now; asking again later may help."""
+
+
+class SecretUnavailable(StoreError):
+    """The store refuses: no such secret, or not for this identity."""
+
+
+class SecretEmpty(StoreError):
+    """The secret is there and holds nothing."""
+
+
+class SecretTooLarge(StoreError):
+    """The secret is larger than the service reads."""
+
+
+class SecretStore(abc.ABC):
+    """A store of secrets, each named by a UUID.
+
+    An implementation resolves UUIDs at its configured endpoint and contacts
+    nothing that a caller names. It bounds the time and the size of every
+    answer, and keeps secrets out of logs, reprs and errors.
+    """
+
+    @abc.abstractmethod
+    def check_readable(self, secret_id, token):
+        """Make sure that a caller may decrypt a secret.
+
+        :param secret_id: UUID as text
+        :param token: the caller's own keystone token; the service's own
+            credential must not be used here
+        :raises StoreError: it may not, or it cannot be found out
+        """
+
+    @abc.abstractmethod
+    def fetch(self, secret_id):
+        """Read a secret with the service's credential.
+
+        Only called for a launch whose measurement was verified.
+
+        :param secret_id: UUID as text
+        :returns: bytes, at least one
+        :raises StoreError: it cannot be had
+        """
