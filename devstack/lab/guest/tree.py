@@ -87,7 +87,7 @@ class Tree:
 
     def libraries(self, program):
         """The loader and the libraries of a program: path -> bytes."""
-        listed = self.run('--list', program)
+        listed = self.run('--list', self.root / program)
         libraries = {_LOADER: self.read(_LOADER)}
         for line in listed.decode().splitlines():
             named = re.match(r'\s*([^/\s]+) => (\S+) ', line)
@@ -96,23 +96,31 @@ class Tree:
                     named[2]).read_bytes()
         return libraries
 
-    def run(self, *arguments, stdin=b'', keep=()):
-        """Run a program of the tree on this machine.
+    def command(self, program, *arguments):
+        """The command line of a program of the tree, for this machine.
 
         It runs under the tree's own loader and libraries, which needs
         neither a chroot nor the program installed.
 
-        :param arguments: path in the tree, then the arguments (before it,
-            the loader's options).
+        :param program: path in the tree, or an option of the loader.
+        """
+        if not program.startswith('-'):
+            program = self.root / program
+        return [self.root / _LOADER, '--library-path',
+                self.root / _LIBRARIES, program, *arguments]
+
+    def run(self, *arguments, stdin=b'', keep=()):
+        """Run a program of the tree on this machine.
+
+        :param arguments: as in :meth:`command`.
         :param stdin: bytes for standard input.
         :param keep: file descriptors that the program gets.
         :returns: the bytes of standard output.
         :raises GuestError: when it fails.
         """
         done = subprocess.run(
-            [self.root / _LOADER, '--library-path', self.root / _LIBRARIES,
-             *arguments], input=stdin, pass_fds=keep, capture_output=True,
-            cwd=self.root)
+            self.command(*arguments), input=stdin, pass_fds=keep,
+            capture_output=True, cwd=self.root)
         if done.returncode:
             said = done.stderr.decode(errors='replace').strip()
             raise GuestError(f'{" ".join(map(str, arguments[:2]))} failed '
