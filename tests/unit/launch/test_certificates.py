@@ -130,6 +130,12 @@ class TestSevFormat:
 
     GOOD = platforms.platform().pek
 
+    def test_p256_round_trips(self):
+        data = platforms.platform(pdh_curve=ec.SECP256R1).pdh
+        certificate = parse(data)
+        assert certificate.curve is ec.SECP256R1
+        assert certificate.to_bytes() == data
+
     @pytest.mark.parametrize('size', (0, 1, 2083, 2085, 4168))
     def test_size(self, size):
         with pytest.raises(errors.CertificateMalformed, match='2084 bytes'):

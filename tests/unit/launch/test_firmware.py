@@ -88,6 +88,7 @@ def test_size_of_the_image(size):
 
 
 def test_largest_image(monkeypatch):
+    assert firmware.MAX_SIZE == 64 << 20
     monkeypatch.setattr(firmware, 'MAX_SIZE', 8192)
     assert parse(bytes(8192)).size == 8192
     with pytest.raises(errors.FirmwareMalformed, match='at most 8192'):
@@ -106,6 +107,11 @@ def test_unreal_secret_area(area, message):
     image = parse(platforms.firmware(secret=area))
     with pytest.raises(errors.FirmwareUnusable, match=message):
         image.require_secret_area()
+
+
+def test_area_may_end_at_4_gib():
+    image = parse(platforms.firmware(secret=(0xfffff400, 0xC00)))
+    assert image.require_secret_area().end == 1 << 32
 
 
 def test_hash_table_must_hold_the_table():

@@ -35,6 +35,10 @@ def test_minimum_version_is_in_bytes_two_and_three():
     assert parsed.to_bytes() == b'\x05\x00\x01\x37'
 
 
+def test_no_minimum_version_unless_asked_for():
+    assert LaunchPolicy(policy.Flag.NODBG).word == 1
+
+
 @pytest.mark.parametrize('technology', ('amd-sev-snp', 'intel-tdx', ''))
 def test_unknown_technology(technology):
     with pytest.raises(errors.PolicyMalformed, match='expected one of'):

@@ -46,7 +46,8 @@ def test_digest_of_sev_snp_measure():
 
 @pytest.mark.parametrize(('cpu', 'signature'), [
     ((23, 1, 2), 0x800f12), ((25, 1, 1), 0xa00f11), ((25, 17, 0), 0xa10f10),
-    ((6, 0x5e, 3), 0x506e3), ((270, 255, 15), 0xfff0fff)])
+    ((6, 0x5e, 3), 0x506e3), ((0, 0, 0), 0),
+    ((270, 255, 15), 0xfff0fff)])
 def test_cpu_signature(cpu, signature):
     assert vmsa.cpu_signature(*cpu) == signature
 
