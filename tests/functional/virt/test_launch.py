@@ -1,0 +1,302 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Servers with encrypted memory, from the API to libvirt and back."""
+
+import base64
+import hashlib
+
+from lxml import etree
+from nova import exception
+from nova.tests.fixtures import libvirt as fakelibvirt
+
+from tests.functional.virt import base
+from tests.functional.virt import fakes
+from tests.functional.virt import keyservice
+
+
+class LaunchTest(base.SevTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.start_sev_compute()
+
+    def _security(self):
+        domain = etree.fromstring(self.connection.defined[-1])
+        return domain, domain.find('launchSecurity')
+
+    def test_runs_only_after_evidence_and_injection(self):
+        server = self.boot(self.kernel_image)
+        self.assertEqual(['start', 'measure', 'inject', 'mark', 'run'],
+                         self.events(server))
+        self.assertEqual(['create', 'evidence', 'outcome'],
+                         [operation for operation, _ in self.service.order])
+        launch = self.service.only_launch()
+        self.assertEqual({'status': 'running', 'reason': None},
+                         launch['outcome'])
+        request = launch['request']['launch']
+        self.assertEqual(server['id'], request['server_id'])
+        self.assertEqual('compute1', request['host'])
+        self.assertEqual('amd-sev', request['technology'])
+        self.assertEqual(
+            {'pdh': fakes.PDH, 'cert_chain': fakes.CERT_CHAIN},
+            {name: base64.b64decode(value)
+             for name, value in request['platform'].items()})
+        self.assertEqual(
+            {'sev-secret-header': keyservice.SECRET['secret_header'],
+             'sev-secret': keyservice.SECRET['secret'],
+             'sev-secret-set-address': 0x810000},
+            self.connection.injected[server['id']])
+
+    def test_domain_carries_the_session(self):
+        self.boot(self.kernel_image)
+        domain, security = self._security()
+        launch = self.service.only_launch()
+        self.assertEqual('sev', security.get('type'))
+        self.assertEqual('yes', security.get('kernelHashes'))
+        self.assertEqual(0x3b, int(security.findtext('policy'), 16))
+        self.assertEqual(b'G' * 2084,
+                         base64.b64decode(security.findtext('dhCert')))
+        self.assertEqual(launch['session'],
+                         base64.b64decode(security.findtext('session')))
+        self.assertEqual('destroy', domain.findtext('on_reboot'))
+        self.assertEqual('destroy', domain.findtext('on_crash'))
+
+    def test_claims_are_what_was_launched(self):
+        self.boot(self.kernel_image)
+        claims = self.service.only_launch()['evidence']['claims']
+        self.assertEqual({
+            'vcpus': 1,
+            'kernel_sha256': hashlib.sha256(base.KERNEL).hexdigest(),
+            'initrd_sha256': hashlib.sha256(base.INITRD).hexdigest(),
+            'command_line_sha256': hashlib.sha256(
+                base.COMMAND_LINE.encode() + b'\0').hexdigest(),
+        }, claims)
+
+    def test_no_kernel_no_hashes(self):
+        self.boot(self.sev_image)
+        _, security = self._security()
+        self.assertNotIn('kernelHashes', security.attrib)
+
+    def test_policy_without_secrets_injects_nothing(self):
+        self.service.release = None
+        server = self.boot(self.sev_image)
+        self.assertEqual(['start', 'measure', 'mark', 'run'],
+                         self.events(server))
+
+    def test_firmware_chooses_the_address(self):
+        self.service.release = dict(keyservice.SECRET, gpa=None)
+        server = self.boot(self.sev_image)
+        self.assertNotIn('sev-secret-set-address',
+                         self.connection.injected[server['id']])
+
+    def test_plain_server_is_novas(self):
+        server = self.boot(self.plain_image)
+        self.assertEqual(['start', 'run'], self.events(server))
+        self.assertEqual([], self.service.order)
+        self.assertNotIn('nova-sev-attest', self.connection.defined[-1])
+        self.assertNotIn('on_reboot', self.connection.defined[-1])
+
+    def test_waits_for_its_network_after_release(self):
+        seen = []
+
+        def plug():
+            (events,) = self.connection.events.values()
+            seen.extend(events)
+            seen.append(self.service.only_launch()['outcome'])
+
+        self.await_network(plug)
+        server = self.boot(self.sev_image, networks=[
+            {'port': self.neutron.port_1['id']}])
+        self.assertEqual(['start', 'measure', 'inject', 'mark', None], seen)
+        self.assertEqual(['start', 'measure', 'inject', 'mark', 'run'],
+                         self.events(server))
+        self.assertEqual('running',
+                         self.service.only_launch()['outcome']['status'])
+
+    def test_every_boot_is_a_new_launch(self):
+        server = self.boot(self.sev_image)
+        self._stop_server(server)
+        self._start_server(server)
+        self._reboot_server(server, hard=True)
+        self.assertEqual(3, len(self.service.launches))
+        self.assertEqual(3, len({launch['token'] for launch
+                                 in self.service.launches.values()}))
+        self.assertEqual(3, self.events(server).count('inject'))
+
+    def test_soft_reboot_becomes_a_hard_one(self):
+        server = self.boot(self.sev_image)
+        self._reboot_server(server)
+        self.assertEqual(2, len(self.service.launches))
+        self.assertEqual(
+            ['start', 'measure', 'inject', 'mark', 'run', 'destroy',
+             'start', 'measure', 'inject', 'mark', 'run'],
+            self.events(server))
+
+    def test_rescue_and_unrescue_are_launches(self):
+        server = self.boot(self.sev_image)
+        self.api.post_server_action(server['id'], {
+            'rescue': {'rescue_image_ref': self.sev_image}})
+        self._wait_for_state_change(server, 'RESCUE')
+        self.api.post_server_action(server['id'], {'unrescue': None})
+        self._wait_for_state_change(server, 'ACTIVE')
+        self.assertEqual(3, len(self.service.launches))
+        self.assertEqual(3, self.events(server).count('inject'))
+
+    def test_pause_and_unpause_of_this_launch(self):
+        server = self.boot(self.sev_image)
+        self.api.post_server_action(server['id'], {'pause': {}})
+        self._wait_for_state_change(server, 'PAUSED')
+        self.api.post_server_action(server['id'], {'unpause': {}})
+        self._wait_for_state_change(server, 'ACTIVE')
+
+    def test_delete_leaves_nothing(self):
+        server = self.boot(self.sev_image)
+        self._delete_server(server)
+        self.assertEqual({}, self.connection._vms)
+
+
+class RefusalTest(base.SevTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.start_sev_compute()
+
+    def _refuse(self, operation, answer):
+        self.service.interfere = (
+            lambda now, launch_id: answer if now == operation else None)
+
+    def test_denied_evidence(self):
+        self._refuse('evidence', keyservice.refusal(
+            403, 'attestation.initrd_not_allowed',
+            'The initrd is not one that the policy allows.'))
+        server = self.boot(self.kernel_image, 'ERROR')
+        self.assertEqual(['start', 'measure', 'destroy'],
+                         self.events(server))
+        self.assert_nothing_ran_or_is_left(server)
+        fault = self.fault(server)
+        self.assertIn('The initrd is not one that the policy allows.', fault)
+        (launch_id,) = self.service.launches
+        self.assertIn(launch_id, fault)
+        # The service closed it: nothing to report, nothing asked again.
+        self.assertEqual(['create', 'evidence'],
+                         [operation for operation, _ in self.service.order])
+
+    def test_denied_session(self):
+        self._refuse('create', keyservice.refusal(
+            403, 'attestation.policy_missing', 'No attestation policy.'))
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assertEqual([], self.events(server))
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('No attestation policy.', self.fault(server))
+        self.assertEqual(1, len(self.service.order))
+
+    def test_service_down(self):
+        self.flags(group='sev_attest',
+                   endpoint_override='http://127.0.0.1:1')
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('key service gave no answer', self.fault(server))
+
+    def test_service_fails_at_first(self):
+        answers = [(503, b''), None]
+        self.service.interfere = (
+            lambda operation, launch_id:
+            answers.pop(0) if operation == 'create' else None)
+        self.boot(self.sev_image)
+        self.assertEqual(['create', 'create', 'evidence', 'outcome'],
+                         [operation for operation, _ in self.service.order])
+        self.assertEqual(1, len(self.service.launches))
+
+    def test_service_keeps_failing_at_the_evidence(self):
+        self._refuse('evidence', keyservice.refusal(
+            503, 'attestation.secret_store_unavailable',
+            'The secret store does not answer.'))
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('secret store does not answer', self.fault(server))
+        operations = [operation for operation, _ in self.service.order]
+        self.assertEqual(['create'] + ['evidence'] * 3 + ['outcome'],
+                         operations)
+        outcome = self.service.only_launch()['outcome']
+        self.assertEqual('failed', outcome['status'])
+
+    def test_service_too_slow(self):
+        self.flags(group='sev_attest', launch_timeout=1.0, timeout=0.4)
+        self.service.interfere = (
+            lambda operation, launch_id:
+            keyservice.slowly(1.0)(operation, launch_id)
+            if operation == 'evidence' else None)
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('gave no answer', self.fault(server))
+
+    def test_rubbish(self):
+        for operation in ('create', 'evidence'):
+            for rubbish in (b'', b'<html>', b'[]', b'{"launch": 7}',
+                            b'\xff' * 10, b'[' * 100000,
+                            b'"' + b'a' * 300000 + b'"'):
+                with self.subTest(operation=operation, rubbish=rubbish[:20]):
+                    self._refuse(operation, (200, rubbish))
+                    server = self.boot(self.sev_image, 'ERROR')
+                    self.assert_nothing_ran_or_is_left(server)
+                    self.assertIn('key service', self.fault(server))
+                    self._delete_server(server)
+
+    def test_firmware_with_variables(self):
+        server = self.boot(self.nvram_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('hw_firmware_stateless=true', self.fault(server))
+        self.assertEqual([], self.service.order)
+
+    def test_injection_fails(self):
+        def broken(self, parameters, flags=0):
+            raise fakelibvirt.make_libvirtError(
+                fakelibvirt.libvirtError, 'no such area')
+        self.stub_out('tests.functional.virt.fakes.Domain.'
+                      'setLaunchSecurityState', broken)
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertEqual('failed',
+                         self.service.only_launch()['outcome']['status'])
+
+    def test_outcome_lost_keeps_the_server(self):
+        self._refuse('outcome', (500, b''))
+        server = self.boot(self.sev_image)
+        self.assertEqual('run', self.events(server)[-1])
+
+    def test_network_does_not_come(self):
+        # The guest was released and waits paused when its port fails.
+        for failure in (exception.VirtualInterfaceCreateException(),
+                        exception.InstanceEventTimeout()):
+            with self.subTest(failure=type(failure).__name__):
+                self.service.launches.clear()
+
+                def plug():
+                    raise failure
+
+                self.await_network(plug)
+                server = self.boot(self.sev_image, 'ERROR', networks=[
+                    {'port': self.neutron.port_1['id']}])
+                self.assert_nothing_ran_or_is_left(server)
+                self.assertIn('inject', self.events(server))
+                self.assertIn('destroy', self.events(server))
+                outcome = self.service.only_launch()['outcome']
+                self.assertEqual('failed', outcome['status'])
+                self._delete_server(server)
+
+    def test_secrets_stay_out_of_the_log(self):
+        self.boot(self.sev_image)
+        launch = self.service.only_launch()
+        self.assertNotIn(launch['token'], self.stdlog.logger.output)
+        self.assertNotIn(keyservice.SECRET['secret'],
+                         self.stdlog.logger.output)

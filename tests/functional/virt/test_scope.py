@@ -1,0 +1,176 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which servers are attested, and what such a server may not do."""
+
+from unittest import mock
+
+from nova import context
+from nova import exception
+from nova import objects
+from nova.tests.fixtures import libvirt as fakelibvirt
+
+from nova_sev_attest.virt import exceptions
+from tests.functional.virt import base
+
+
+class OptionalTest(base.SevTestCase):
+    mode = 'optional'
+
+    def setUp(self):
+        super().setUp()
+        self.start_sev_compute()
+
+    def test_server_that_does_not_ask_is_novas(self):
+        server = self.boot(self.sev_image)
+        self.assertEqual(['start', 'run'], self.events(server))
+        self.assertEqual([], self.service.order)
+        self.assertNotIn('nova-sev-attest', self.connection.defined[-1])
+
+    def test_property_asks(self):
+        server = self.boot(self.sev_image,
+                           metadata={'attestation_policy': 'web'})
+        self.assertEqual(['start', 'measure', 'inject', 'mark', 'run'],
+                         self.events(server))
+
+    def test_flavor_demands(self):
+        flavor = self._create_flavor(
+            extra_spec={'sev_attest:required': 'true'})
+        request = self._build_server(
+            image_uuid=self.sev_image, flavor_id=flavor, networks='none')
+        server = self.api.post_server({'server': request})
+        self._wait_for_state_change(server, 'ACTIVE')
+        self.assertIn('measure', self.events(server))
+
+    def test_soft_reboot_stays_soft_where_nothing_is_attested(self):
+        server = self.boot(self.sev_image)
+        driver = self.computes['compute1'].driver
+        instance = objects.Instance.get_by_uuid(
+            context.get_admin_context(), server['id'])
+        with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.'
+                        '_soft_reboot', return_value=True) as stock:
+            self.assertTrue(driver._soft_reboot(instance))
+        stock.assert_called_once_with(instance)
+
+    def test_attested_domain_stays_guarded_without_the_property(self):
+        server = self.boot(self.sev_image,
+                           metadata={'attestation_policy': 'web'})
+        self.api.api_delete(
+            f'/servers/{server["id"]}/metadata/attestation_policy')
+        driver = self.computes['compute1'].driver
+        instance = objects.Instance.get_by_uuid(
+            context.get_admin_context(), server['id'])
+        self.assertFalse(driver._soft_reboot(instance))
+
+
+class OperationsTest(base.SevTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.start_sev_compute()
+        self.server = self.boot(self.sev_image)
+        self.driver = self.computes['compute1'].driver
+        self.context = context.get_admin_context()
+        self.instance = objects.Instance.get_by_uuid(
+            self.context, self.server['id'])
+
+    def _domain(self):
+        return self.connection.lookupByUUIDString(self.server['id'])
+
+    def _started_behind_our_back(self):
+        """The domain as some path that nobody thought of would start it."""
+        self._domain().destroy()
+        self._domain().createWithFlags(1)
+
+    def test_unpause_of_a_later_start_is_refused(self):
+        self._started_behind_our_back()
+        self.assertRaises(exceptions.UnattestedRun, self.driver.unpause,
+                          self.instance)
+        self.assertEqual('start', self.events(self.server)[-1])
+
+    def test_launch_of_its_definition_is_refused(self):
+        self._domain().destroy()
+        guest = self.driver._host.get_guest(self.instance)
+        self.assertRaises(exceptions.UnattestedRun, guest.launch)
+        self.assertRaises(exceptions.UnattestedRun, guest.launch, pause=True)
+        self.assertEqual('destroy', self.events(self.server)[-1])
+
+    def test_listed_guests_are_guarded(self):
+        (guest,) = self.driver._host.list_guests()
+        self._domain().destroy()
+        self.assertRaises(exceptions.UnattestedRun, guest.launch)
+
+    def test_suspend_and_resume_are_refused(self):
+        for call in (lambda: self.driver.suspend(self.context, self.instance),
+                     lambda: self.driver.resume(self.context, self.instance,
+                                                [])):
+            error = self.assertRaises(exception.InstanceFaultRollback, call)
+            self.assertIsInstance(
+                error.inner_exception,
+                exception.OperationNotSupportedForMemEncryption)
+        self.assertEqual('run', self.events(self.server)[-1])
+
+    def test_live_migration_is_refused(self):
+        self.assertRaises(
+            exception.MigrationPreCheckError,
+            self.driver.check_can_live_migrate_destination,
+            self.context, self.instance, {}, {})
+        self.assertRaises(
+            exception.MigrationPreCheckError,
+            self.driver.check_can_live_migrate_source,
+            self.context, self.instance, None)
+
+    def test_cold_snapshot_of_a_running_server_is_refused(self):
+        self.flags(group='workarounds', disable_libvirt_livesnapshot=True)
+        with mock.patch('nova.virt.libvirt.utils.find_disk',
+                        return_value=('/disk', 'qcow2')):
+            self.assertRaises(
+                exception.OperationNotSupportedForMemEncryption,
+                self.driver.snapshot, self.context, self.instance,
+                self.plain_image, mock.Mock())
+        self.assertEqual('run', self.events(self.server)[-1])
+
+
+class UnsupportedTest(base.SevTestCase):
+
+    def test_host_that_would_start_it_plain(self):
+        # Nova defines a plain guest where the host lost what the scheduler
+        # still counts on.
+        self.start_sev_compute()
+        with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.'
+                        '_get_mem_encryption_config', return_value=None):
+            server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertEqual([], self.service.order)
+        self.assertIn('plain memory', self.stdlog.logger.output)
+
+    def test_host_without_certificates(self):
+        self.start_sev_compute()
+
+        def refuse(connection, flags=0):
+            raise fakelibvirt.make_libvirtError(
+                fakelibvirt.libvirtError, 'QEMU does not support SEV guest')
+        self.stub_out('tests.functional.virt.fakes.Connection.getSEVInfo',
+                      refuse)
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertEqual([], self.service.order)
+
+    def test_model_without_attester(self):
+        self.libvirt.amd_sev.sev_es = True
+        image = self._make_image('sev-es', {
+            'hw_mem_encryption': 'True',
+            'hw_mem_encryption_model': 'amd-sev-es'})
+        self.start_sev_compute()
+        server = self.boot(image, 'ERROR')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertIn('amd-sev-es cannot be attested', self.fault(server))
