@@ -145,6 +145,15 @@ def libvirt_uri(run):
     return f'qemu+unix:///system?socket={run}/libvirt/libvirt-sock'
 
 
+def _check_readable():
+    loose = [path for path in (EMULATOR, *EMULATOR.glob('*.py'))
+             if not path.stat().st_mode & 0o004]
+    if loose:
+        raise debroot.DebRootError(
+            f'{loose[0]} is not readable by the user of QEMU: '
+            f'chmod -R a+rX {EMULATOR}')
+
+
 def _inside(options, binds, command, **environment):
     """Become a command inside the root with this host's folders."""
     run = options.run.absolute()
@@ -153,6 +162,7 @@ def _inside(options, binds, command, **environment):
             f'--run {run} is longer than {_LONGEST_RUN} characters: the '
             f'sockets below it could not be reached')
     run.mkdir(parents=True, exist_ok=True)
+    _check_readable()
     line = chroot.command_line(
         options.root, command,
         binds=[f'{run}:/run',
@@ -164,8 +174,17 @@ def _inside(options, binds, command, **environment):
 
 def _libvirt_binds(options):
     state = options.state.absolute()
+    # libvirt remembers the platform's certificates with QEMU's capabilities:
+    # another platform, another memory.
+    try:
+        platform = hashlib.sha256((options.run / 'sev' / 'pdh.cert')
+                                  .read_bytes()).hexdigest()[:16]
+    except FileNotFoundError as error:
+        raise debroot.DebRootError(
+            f'no emulated platform runs for {options.run}: start "platform" '
+            f'first') from error
     folders = {'etc': '/etc/libvirt', 'lib': '/var/lib/libvirt',
-               'cache': '/var/cache/libvirt'}
+               f'cache-{platform}': '/var/cache/libvirt'}
     for name, place in folders.items():
         if not (state / name).exists():
             shutil.copytree(options.root / place.lstrip('/'), state / name,
@@ -187,7 +206,7 @@ def _platform(options):
     _inside(options, [f'{keys}'], [
         '/usr/bin/python3', '-m', 'nova_sev_attest.emulator', 'daemon',
         '--socket', _SOCKET, '--socket-group', QEMU_USER[1], '--keys', keys,
-        *(['--sev-es'] if options.sev_es else [])])
+        '--chip', options.chip, *(['--sev-es'] if options.sev_es else [])])
 
 
 def _libvirtd(options):
@@ -230,6 +249,7 @@ def main(arguments=None):
 
     command('build', _build, 'root', 'cache')
     sub = command('platform', _platform, 'root', 'run', 'keys')
+    sub.add_argument('--chip', default='chip0')
     sub.add_argument('--sev-es', action='store_true')
     for name, function in (('libvirtd', _libvirtd), ('exec', _exec)):
         sub = command(name, function, 'root', 'run', 'state', 'log')
