@@ -35,7 +35,7 @@ MAX_DETAIL = 500
 MAX_DELAY = 8.0
 _CHUNK = 64 * 1024
 _REQUEST_ID = re.compile(r'[A-Za-z0-9_.-]{1,64}')
-_CODE = re.compile(r'[a-z0-9_]+(\.[a-z0-9_]+){0,4}')
+_CODE = re.compile(r'(?=.{1,100}\Z)[a-z0-9_]+(\.[a-z0-9_]+)*')
 _IDEMPOTENT = frozenset(['GET', 'PUT', 'DELETE'])
 
 
@@ -239,7 +239,7 @@ class RestClient:
         except (exceptions.InvalidResponse, _Retriable, KeyError, IndexError,
                 TypeError, AttributeError):
             return '', ''
-        if not isinstance(code, str) or not _CODE.fullmatch(code[:100]):
+        if not isinstance(code, str) or not _CODE.fullmatch(code):
             code = ''
         return code, _clean(detail) if isinstance(detail, str) else ''
 

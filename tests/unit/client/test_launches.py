@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import logging
+
+import pytest
+
+from nova_sev_attest.client import answers
+from nova_sev_attest.client import exceptions
+from nova_sev_attest.client import launches
+from tests.unit.client import fakes
+
+URL = fakes.URL
+ID = '0d6a1f0e-4f0e-4e6c-9a52-0d9d1a7c2f11'
+IDENTITY = launches.LaunchIdentity(ID, 'f' * 64)
+PLATFORM = {'pdh': b'p' * 2084, 'cert_chain': b'c' * 6252}
+SESSION = {'dh_cert': answers.encode(b'g' * 2084),
+           'session': answers.encode(b's' * 128), 'policy': 0x3b}
+RELEASE = {'secret_header': answers.encode(b'h' * 52),
+           'secret': answers.encode(b'x' * 32), 'gpa': 0x810000}
+EVIDENCE = {'measurement': b'm' * 48, 'api_major': 1, 'api_minor': 51,
+            'build_id': 3, 'policy': 0x3b}
+
+
+@pytest.fixture
+def resource():
+    return fakes.make_client(max_retries=0).launches
+
+
+def create(resource):
+    return resource.create(IDENTITY, 'server', 'host', 'amd-sev', PLATFORM)
+
+
+def send(resource):
+    return resource.send_evidence(IDENTITY, 'amd-sev', EVIDENCE,
+                                  {'vcpus': 1})
+
+
+def without(document, name):
+    return {key: value for key, value in document.items() if key != name}
+
+
+def test_create(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}', status_code=201, json={
+        'launch': {'id': ID, 'session': SESSION}})
+    assert create(resource) == launches.SevSession(
+        b'g' * 2084, b's' * 128, 0x3b)
+    sent = requests_mock.last_request
+    assert sent.headers['X-Attestation-Launch-Token'] == 'f' * 64
+    assert sent.json() == {'launch': {
+        'server_id': 'server', 'host': 'host', 'technology': 'amd-sev',
+        'platform': {'pdh': answers.encode(b'p' * 2084),
+                     'cert_chain': answers.encode(b'c' * 6252)}}}
+
+
+@pytest.mark.parametrize('launch', [
+    {}, {'id': ID}, {'id': 'another', 'session': SESSION},
+    {'id': ID, 'session': []},
+    *({'id': ID, 'session': without(SESSION, name)} for name in SESSION),
+    {'id': ID, 'session': SESSION | {'policy': -1}},
+    {'id': ID, 'session': SESSION | {'policy': 2 ** 32}},
+    {'id': ID, 'session': SESSION | {'session': 'c2hvcnQ='}},
+    {'id': ID, 'session': SESSION | {'dh_cert': answers.encode(
+        b'g' * 2085)}},
+])
+def test_create_answered_otherwise(requests_mock, resource, launch):
+    requests_mock.put(f'{URL}/v1/launches/{ID}', json={'launch': launch})
+    with pytest.raises(exceptions.InvalidResponse):
+        create(resource)
+
+
+def test_evidence(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}/evidence', json={
+        'launch': {'id': ID}, 'release': RELEASE})
+    assert send(resource) == launches.SevRelease(b'h' * 52, b'x' * 32,
+                                                 0x810000)
+    sent = requests_mock.last_request
+    assert sent.headers['X-Attestation-Launch-Token'] == 'f' * 64
+    assert sent.json() == {
+        'evidence': {'technology': 'amd-sev', 'api_major': 1,
+                     'api_minor': 51, 'build_id': 3, 'policy': 0x3b,
+                     'measurement': answers.encode(b'm' * 48)},
+        'claims': {'vcpus': 1}}
+
+
+def test_evidence_of_a_policy_without_secrets(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}/evidence', json={
+        'launch': {'id': ID}, 'release': None})
+    assert send(resource) is None
+
+
+@pytest.mark.parametrize('release', [without(RELEASE, 'gpa'),
+                                     RELEASE | {'gpa': None}])
+def test_release_without_address(requests_mock, resource, release):
+    requests_mock.put(f'{URL}/v1/launches/{ID}/evidence', json={
+        'launch': {'id': ID}, 'release': release})
+    assert send(resource).gpa is None
+
+
+@pytest.mark.parametrize('document', [
+    [], {}, {'launch': {'id': ID}},
+    {'launch': {'id': 'another'}, 'release': RELEASE},
+    *({'launch': {'id': ID}, 'release': release} for release in (
+        {}, 7, without(RELEASE, 'secret'), without(RELEASE, 'secret_header'),
+        RELEASE | {'gpa': 0}, RELEASE | {'gpa': 2 ** 52},
+        RELEASE | {'gpa': '1'},
+        RELEASE | {'secret': ''},
+        RELEASE | {'secret': answers.encode(b'x' * 33)},
+        RELEASE | {'secret': answers.encode(b'x' * (16 * 1024 + 16))},
+        RELEASE | {'secret_header': answers.encode(b'h' * 51)}))])
+def test_evidence_answered_otherwise(requests_mock, resource, document):
+    requests_mock.put(f'{URL}/v1/launches/{ID}/evidence', json=document)
+    with pytest.raises(exceptions.InvalidResponse):
+        send(resource)
+
+
+@pytest.mark.parametrize('call, path', [(create, ''), (send, '/evidence')])
+def test_403_is_a_denial(requests_mock, resource, call, path):
+    requests_mock.put(
+        f'{URL}/v1/launches/{ID}{path}', status_code=403,
+        headers={'X-Openstack-Request-Id': 'req-1'},
+        json={'errors': [{'code': 'attestation.policy_missing',
+                          'detail': 'No policy.'}]})
+    with pytest.raises(exceptions.AttestationDenied) as caught:
+        call(resource)
+    assert (caught.value.code, caught.value.detail,
+            caught.value.request_id) == (
+        'attestation.policy_missing', 'No policy.', 'req-1')
+
+
+def test_409_is_no_denial(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}', status_code=409, json={})
+    with pytest.raises(exceptions.RequestRefused) as caught:
+        create(resource)
+    assert not isinstance(caught.value, exceptions.AttestationDenied)
+
+
+def test_outcome(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}/outcome', json={})
+    resource.report_outcome(IDENTITY, 'failed', 'r' * 300)
+    assert requests_mock.last_request.json() == {'outcome': {
+        'status': 'failed', 'reason': 'r' * 255}}
+    resource.report_outcome(IDENTITY, 'running')
+    assert requests_mock.last_request.json() == {'outcome': {
+        'status': 'running', 'reason': None}}
+
+
+def test_get_and_list(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/launches/{ID}', json={'launch': {'id': ID}})
+    requests_mock.get(f'{URL}/v1/launches?server_id=s', json={
+        'launches': [{'id': ID}]})
+    assert resource.get(ID) == {'id': ID}
+    assert resource.list(server_id='s') == ([{'id': ID}], None)
+
+
+def test_no_secret_in_repr_or_log(requests_mock, resource, caplog):
+    caplog.set_level(logging.DEBUG)
+    requests_mock.put(f'{URL}/v1/launches/{ID}', json={
+        'launch': {'id': ID, 'session': SESSION}})
+    requests_mock.put(f'{URL}/v1/launches/{ID}/evidence', json={
+        'launch': {'id': ID}, 'release': RELEASE})
+    shown = repr((IDENTITY, create(resource), send(resource))) + caplog.text
+    for secret in ('f' * 64, "b's", "b'h", "b'x", SESSION['session'],
+                   RELEASE['secret']):
+        assert secret not in shown
+    assert ID in caplog.text
