@@ -132,20 +132,23 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         An AttestationRefused aborts a build and is shown to the user; other
         exceptions make Nova try another host.
         """
-        named = f'(launch {launch.identity.id})' if launch else ''
+        # The key service keeps a record of a launch that got its session,
+        # and shows its owner there what was expected.
+        recorded = launch is not None and launch.session is not None
+        see = f'See launch {launch.identity.id}.' if recorded else ''
         if isinstance(failure, client_exceptions.RequestRefused):
             detail = failure.detail or f'HTTP {failure.status}'
             raise exceptions.AttestationRefused(
                 instance.uuid, f'the key service denied it: {detail}',
-                named) from failure
+                see) from failure
         if isinstance(failure, client_exceptions.ClientError):
             raise exceptions.AttestationRefused(
                 instance.uuid, f'{failure} Try again once it answers.',
-                named) from failure
+                see) from failure
         if isinstance(failure, domain_xml.Unlaunchable):
             raise exceptions.AttestationRefused(
                 instance.uuid, f'it cannot be attested: {failure}',
-                named) from failure
+                see) from failure
         if isinstance(failure, attester_base.AttesterError):
             raise exceptions.AttestationFault(
                 instance_uuid=instance.uuid, reason=failure) from failure

@@ -109,7 +109,7 @@ class Launch:
                 self.instance.uuid,
                 f'it was not attested within {self.deadline.seconds:g} s '
                 f'and was destroyed; try again, or raise [sev_attest] '
-                f'launch_timeout', f'(launch {self.identity.id})')
+                f'launch_timeout', f'See launch {self.identity.id}.')
 
     def log(self, message):
         LOG.info('Launch %(launch)s: %(message)s',
