@@ -33,12 +33,13 @@ import subprocess
 import sys
 import uuid
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import chroot  # noqa: E402
-import debroot  # noqa: E402
-
 HERE = pathlib.Path(__file__).resolve().parent
+# Started by its path, as it is before there is anything else.
+sys.path.insert(0, str(HERE.parents[1]))
+
+from devstack.lab import chroot  # noqa: E402
+from devstack.lab import debroot  # noqa: E402
+
 EMULATOR = HERE.parents[1] / 'nova_sev_attest' / 'emulator'
 PACKAGES = (
     'base-files', 'coreutils', 'dash', 'grep', 'libc-bin', 'mawk', 'procps',
@@ -227,7 +228,6 @@ def status(run):
 
     :raises OSError: when no platform listens there.
     """
-    sys.path.insert(0, str(EMULATOR.parents[1]))
     from nova_sev_attest.emulator import channel
     return channel.status(str(socket_path(run)))
 
