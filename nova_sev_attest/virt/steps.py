@@ -44,7 +44,7 @@ def new_identity():
                                    token=secrets.token_hex(32))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Launch:
     """One boot of one server, and how far it got.
 
@@ -74,8 +74,8 @@ class Launch:
     identity: launches.LaunchIdentity = dataclasses.field(
         default_factory=new_identity)
     guest: object = None
-    session: object = dataclasses.field(default=None, repr=False)
-    release: object = dataclasses.field(default=None, repr=False)
+    session: object = None
+    release: object = None
     begun: list = dataclasses.field(default_factory=list)
 
     def run(self, *steps):

@@ -62,8 +62,7 @@ class AmdSevAttester(base.Attester):
         _set_text(security, 'policy', f'0x{session.policy:04x}')
         _set_text(security, 'dhCert', _base64(session.dh_cert))
         _set_text(security, 'session', _base64(session.session))
-        # Without the table a kernel given to QEMU is not in the digest;
-        # with it and no kernel, QEMU refuses to start.
+        # Without the table, a kernel given to QEMU is not in the digest.
         if domain.find('os/kernel') is not None:
             security.set('kernelHashes', 'yes')
         else:

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import hashlib
+import os
+
+from nova_sev_attest.client import deadline as deadlines
+from nova_sev_attest.virt import claims
+from nova_sev_attest.virt import domain_xml
+from tests.unit.virt import fakes
+
+NO_HURRY = deadlines.Deadline(60)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def domain(tmp_path):
+    (tmp_path / 'kernel').write_bytes(b'k' * 3000000)
+    (tmp_path / 'ramdisk').write_bytes(b'r')
+    (tmp_path / 'firmware').write_bytes(b'f')
+    return domain_xml.parse(
+        fakes.DOMAIN.replace('/i/', f'{tmp_path}/').replace(
+            '<loader secure="no" stateless="yes"/>',
+            f'<loader>{tmp_path}/firmware</loader>'))
+
+
+def test_all(tmp_path):
+    assert claims.gather(domain(tmp_path), NO_HURRY) == {
+        'vcpus': 2,
+        'firmware_sha256': sha256(b'f'),
+        'kernel_sha256': sha256(b'k' * 3000000),
+        'initrd_sha256': sha256(b'r'),
+        'command_line_sha256': sha256(b'console=ttyS0\0'),
+    }
+
+
+def test_no_kernel_no_claims_about_one(tmp_path):
+    given = domain(tmp_path)
+    given.find('os').remove(given.find('os/kernel'))
+    assert set(claims.gather(given, NO_HURRY)) == {
+        'vcpus', 'firmware_sha256'}
+
+
+def test_no_command_line_is_an_empty_one(tmp_path):
+    given = domain(tmp_path)
+    given.find('os').remove(given.find('os/cmdline'))
+    assert claims.gather(given, NO_HURRY)['command_line_sha256'] == (
+        sha256(b'\0'))
+
+
+def test_files_that_cannot_be_read_are_left_out(tmp_path):
+    given = domain(tmp_path)
+    (tmp_path / 'kernel').unlink()
+    (tmp_path / 'ramdisk').unlink()
+    os.mkfifo(tmp_path / 'ramdisk')
+    assert set(claims.gather(given, NO_HURRY)) == {
+        'vcpus', 'firmware_sha256', 'command_line_sha256'}
+
+
+def test_file_that_is_too_large_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, 'MAX_FILE', 2000000)
+    found = claims.gather(domain(tmp_path), NO_HURRY)
+    assert 'kernel_sha256' not in found and 'initrd_sha256' in found
+
+
+def test_no_time_left(tmp_path):
+    assert set(claims.gather(domain(tmp_path), deadlines.Deadline(0))) == {
+        'vcpus', 'command_line_sha256'}

@@ -1,0 +1,154 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+from unittest import mock
+
+from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import host as libvirt_host
+from oslo_config import fixture
+import pytest
+
+from nova_sev_attest.virt import conf
+from nova_sev_attest.virt import domain_xml
+from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import guard
+from tests.unit.virt import fakes
+
+START_PAUSED = 1
+
+
+@pytest.fixture(autouse=True)
+def config():
+    with_fixture = fixture.Config(conf.CONF)
+    with_fixture.setUp()
+    yield with_fixture
+    with_fixture.cleanUp()
+
+
+def marked(state=None, xml=fakes.DOMAIN):
+    domain = domain_xml.parse(xml)
+    domain_xml.mark_pending(domain, 'launch')
+    if state:
+        domain.find(f'metadata/{{{domain_xml.NAMESPACE}}}launch').set(
+            'state', state)
+    return fakes.Domain(domain_xml.to_text(domain))
+
+
+def make_guest(domain, permits=()):
+    return guard.GuardedGuest(domain, set(permits))
+
+
+def test_plain_guest_is_novas():
+    domain = fakes.Domain(fakes.PLAIN_DOMAIN)
+    guest = make_guest(domain)
+    guest.launch()
+    guest.launch(pause=True)
+    guest.resume()
+    assert domain.calls == [('create', 0), ('create', START_PAUSED),
+                            ('resume',)]
+
+
+@pytest.mark.parametrize('pause', [False, True])
+def test_launch_without_permit(pause):
+    domain = fakes.Domain()
+    with pytest.raises(exceptions.UnattestedRun):
+        make_guest(domain).launch(pause=pause)
+    assert domain.calls == []
+
+
+@pytest.mark.parametrize('pause', [False, True])
+def test_launch_by_permit_is_paused_and_once(pause):
+    domain = fakes.Domain()
+    guest = make_guest(domain, [fakes.UUID])
+    guest.launch(pause=pause)
+    assert domain.calls == [('create', START_PAUSED)]
+    with pytest.raises(exceptions.UnattestedRun):
+        guest.launch(pause=pause)
+
+
+def test_permit_of_another_server():
+    with pytest.raises(exceptions.UnattestedRun):
+        make_guest(fakes.Domain(), ['another']).launch()
+
+
+@pytest.mark.parametrize('domain', [
+    fakes.Domain(), marked(), marked('pending')])
+def test_resume_of_what_was_not_released(domain):
+    with pytest.raises(exceptions.UnattestedRun):
+        make_guest(domain).resume()
+    assert domain.calls == []
+
+
+def test_resume_of_what_was_released():
+    domain = marked('released')
+    make_guest(domain).resume()
+    assert domain.calls == [('resume',)]
+
+
+def test_optional_mode_guards_marked_domains_only(config):
+    config.config(group='sev_attest', mode='optional')
+    assert not make_guest(fakes.Domain()).is_guarded()
+    assert make_guest(marked()).is_guarded()
+
+
+def test_release_marks_the_live_definition_alone():
+    domain = marked()
+    make_guest(domain).mark_released('launch')
+    ((name, kind, element, prefix, uri, flags),) = domain.calls
+    # VIR_DOMAIN_METADATA_ELEMENT and VIR_DOMAIN_AFFECT_LIVE
+    assert (name, kind, flags) == ('setMetadata', 2, 1)
+    assert element == '<launch state="released" id="launch"/>'
+    assert (prefix, uri) == ('attest', domain_xml.NAMESPACE)
+
+
+@pytest.fixture
+def host():
+    made = libvirt_host.Host('qemu:///system')
+    guard.install(made)
+    return made
+
+
+def test_host_hands_out_guarded_guests(host):
+    plain = libvirt_guest.Guest(fakes.Domain())
+    with mock.patch.object(libvirt_host.Host, 'get_guest',
+                           return_value=plain):
+        guest = host.get_guest(None)
+    with mock.patch.object(libvirt_host.Host, 'write_instance_config',
+                           return_value=plain):
+        defined = host.write_instance_config('<domain/>')
+    with mock.patch.object(libvirt_host.Host, 'list_guests',
+                           return_value=[plain]):
+        (listed,) = host.list_guests()
+    for given in (guest, defined, listed):
+        with pytest.raises(exceptions.UnattestedRun):
+            given.launch()
+        with host.permit_start(fakes.UUID):
+            given.launch()
+
+
+def test_permit_ends_with_its_block(host):
+    with mock.patch.object(libvirt_host.Host, 'get_guest',
+                           return_value=libvirt_guest.Guest(fakes.Domain())):
+        guest = host.get_guest(None)
+    with pytest.raises(KeyboardInterrupt), host.permit_start(fakes.UUID):
+        raise KeyboardInterrupt
+    with pytest.raises(exceptions.UnattestedRun):
+        guest.launch()
+
+
+def test_stand_ins_are_left_alone(host):
+    stand_in = mock.Mock()
+    with mock.patch.object(libvirt_host.Host, 'get_guest',
+                           return_value=stand_in):
+        assert host.get_guest(None) is stand_in
+    guard.install(stand_in)
+    assert isinstance(stand_in, mock.Mock)
