@@ -200,12 +200,14 @@ class Guest:
 def platform(root='emulated', bits=2048, name='platform', *, pdh_usage=PDH,
              pdh_algorithm=ECDH_SHA256, pdh_curve=ec.SECP384R1,
              pek_curve=ec.SECP384R1, pek_algorithm=ECDSA_SHA256,
-             swap_pek_slots=False):
+             cek_usage=CEK,
+             cek_curve=ec.SECP384R1, swap_pek_slots=False):
     """A platform whose chain is right, but for what is asked otherwise."""
-    cek, oca = ec_key(f'{name} cek'), ec_key(f'{name} oca')
+    cek = ec_key(f'{name} cek', cek_curve)
+    oca = ec_key(f'{name} oca')
     pek = ec_key(f'{name} pek', pek_curve)
     pdh = ec_key(f'{name} pdh', pdh_curve)
-    cek_body = sev_body(CEK, ECDSA_SHA256, cek)
+    cek_body = sev_body(cek_usage, ECDSA_SHA256, cek)
     oca_body = sev_body(OCA, ECDSA_SHA256, oca)
     pek_body = sev_body(PEK, pek_algorithm, pek)
     pdh_body = sev_body(pdh_usage, pdh_algorithm, pdh)

@@ -127,6 +127,16 @@ def test_pdh_of_another_algorithm(algorithm):
             'expected ECDH_SHA256')
 
 
+def test_cek_on_another_curve():
+    refused(platforms.platform(cek_curve=ec.SECP256R1), 'CEK', None,
+            'secp256r1')
+
+
+def test_cek_of_another_usage():
+    refused(platforms.platform(cek_usage=platforms.OCA), 'CEK', None,
+            'usage OCA is in its place')
+
+
 def test_pek_on_another_curve():
     refused(platforms.platform(pek_curve=ec.SECP256R1), 'PEK', None,
             'secp256r1')

@@ -137,8 +137,8 @@ def test_areas_must_not_overlap(table, fits):
 
 def test_unknown_entries_are_passed_over():
     image = parse(platforms.firmware(
-        more=platforms.table_entry(b'?' * 16, b'whatever') +
-        platforms.table_entry(b'!' * 16, b'')))
+        more=platforms.table_entry(b'!' * 16, b'') +
+        platforms.table_entry(b'?' * 16, b'whatever')))
     assert image.require_secret_area().base == 0x810000
 
 

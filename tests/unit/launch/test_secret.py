@@ -105,6 +105,10 @@ class TestTable:
             secret.build_secret_table({str(GUID): b'x'})
 
 
+def test_largest_packet():
+    assert len(secret.LaunchSecret(bytes(52), bytes(16384)).data) == 16384
+
+
 @pytest.mark.parametrize(('header', 'data'), [
     (51, 16), (53, 16), (52, 0), (52, 17), (52, 16400)])
 def test_shape_of_a_packet(header, data):
