@@ -112,28 +112,24 @@ class RestClient:
         if deadline is None:
             deadline = deadlines.Deadline(self._total_timeout)
         retries = self._max_retries if method in _IDEMPOTENT else 0
+        failure = _Retriable('no time was left to ask it')
         attempt = 0
         while not deadline.has_passed():
             try:
                 return self._attempt(method, path, json, data, headers,
                                      params, deadline, max_answer)
-            except _Retriable as failure:
-                delay = self._delay(attempt, failure.retry_after)
-                attempt += 1
-                if attempt > retries or delay >= deadline.remaining():
-                    raise exceptions.ServiceUnavailable(
-                        f'The key service gave no answer in {attempt} '
-                        f'attempt(s) within {deadline.seconds:g} s: '
-                        f'{failure.reason}',
-                        request_id=failure.request_id) from None
-                LOG.warning('Key service: %(method)s %(path)s failed '
-                            '(%(reason)s); trying again in %(delay).1f s.',
-                            {'method': method, 'path': path,
-                             'reason': failure.reason, 'delay': delay})
-                self._sleep(delay)
+            except _Retriable as error:
+                failure = error
+            delay = self._delay(attempt, failure.retry_after)
+            attempt += 1
+            if attempt > retries or delay >= deadline.remaining():
+                break
+            LOG.info('Key service: trying again in %.1f s.', delay)
+            self._sleep(delay)
         raise exceptions.ServiceUnavailable(
-            f'The {deadline.seconds:g} s allowed were over before {method} '
-            f'{path} was answered.')
+            f'The key service gave no answer within {deadline.seconds:g} s '
+            f'and {attempt} attempt(s): {failure.reason}. Try again later.',
+            request_id=failure.request_id)
 
     def page(self, path, collection, filters, deadline=None):
         """One page of a collection.
@@ -182,8 +178,12 @@ class RestClient:
             response = self._adapter.request(
                 path, method, raise_exc=False, log=False, redirect=False,
                 connect_retries=0, status_code_retries=0, **kwargs)
+        except ksa_exceptions.ConnectTimeout as error:
+            self._log_failure(method, path, error)
+            raise _Retriable('it was silent too long') from None
         except ksa_exceptions.RetriableConnectionFailure as error:
-            raise _Retriable(_clean(str(error))) from None
+            self._log_failure(method, path, error)
+            raise _Retriable('it cannot be reached') from None
         except ksa_exceptions.EndpointNotFound:
             raise exceptions.ServiceUnavailable(
                 'The key service has no endpoint in the catalog: create one '
@@ -192,13 +192,23 @@ class RestClient:
         except ksa_exceptions.ClientException as error:
             # Keystone's refusal, a broken catalog, a bad certificate:
             # asking again gives the same.
+            self._log_failure(method, path, error)
             raise exceptions.ServiceUnavailable(
-                f'The key service could not be asked: '
-                f'{_clean(str(error)) or type(error).__name__}') from None
+                f'The key service could not be asked '
+                f'({type(error).__name__}); the log of the service that '
+                f'asked tells why.') from None
         try:
             return self._read(method, path, response, deadline, max_answer)
         finally:
             response.close()
+
+    @staticmethod
+    def _log_failure(method, path, error):
+        # Here and not in the exception: it names hosts, and exceptions
+        # reach users.
+        LOG.warning('Key service: %(method)s %(path)s failed: %(error)s',
+                    {'method': method, 'path': path,
+                     'error': _clean(str(error)) or type(error).__name__})
 
     def _read(self, method, path, response, deadline, max_answer):
         status = response.status_code
@@ -209,9 +219,10 @@ class RestClient:
                    'request_id': request_id})
         if status >= 500:
             code, detail = self._error(response, deadline, max_answer)
-            raise _Retriable(
-                f'HTTP {status} {code} {detail}'.strip(),
-                request_id=request_id, retry_after=_retry_after(response))
+            reason = f'HTTP {status} {code} {detail}'.strip().rstrip('.')
+            self._log_failure(method, path, reason)
+            raise _Retriable(reason, request_id=request_id,
+                             retry_after=_retry_after(response))
         if 400 <= status:
             code, detail = self._error(response, deadline, max_answer)
             raise exceptions.RequestRefused(status, code, detail,
@@ -259,9 +270,10 @@ def _body(response, deadline, max_answer, request_id):
             # stretch a call past its deadline.
             chunk = response.raw.read1(_CHUNK)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Retriable(
-                f'the answer broke off: {_clean(str(error))}',
-                request_id=request_id) from None
+            LOG.warning('Key service: an answer broke off: %s',
+                        _clean(str(error)))
+            raise _Retriable('its answer broke off',
+                             request_id=request_id) from None
         if not chunk:
             return b''.join(chunks)
         size += len(chunk)
@@ -271,7 +283,7 @@ def _body(response, deadline, max_answer, request_id):
                 f'bytes.', request_id=request_id)
         chunks.append(chunk)
         if deadline.has_passed():
-            raise _Retriable(f'the answer was not complete after '
+            raise _Retriable(f'its answer was not complete after '
                              f'{deadline.seconds:g} s',
                              request_id=request_id)
 

@@ -143,8 +143,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 see) from failure
         if isinstance(failure, client_exceptions.ClientError):
             raise exceptions.AttestationRefused(
-                instance.uuid, f'{failure} Try again once it answers.',
-                see) from failure
+                instance.uuid, str(failure), see) from failure
         if isinstance(failure, domain_xml.Unlaunchable):
             raise exceptions.AttestationRefused(
                 instance.uuid, f'it cannot be attested: {failure}',

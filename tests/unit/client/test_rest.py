@@ -139,6 +139,14 @@ def test_what_is_not_idempotent_is_not_repeated(requests_mock, method):
     assert requests_mock.call_count == 1
 
 
+def test_users_are_told_no_addresses(requests_mock, caplog):
+    requests_mock.put(URL + PATH, exc=requests.exceptions.ConnectionError)
+    with pytest.raises(exceptions.ServiceUnavailable) as caught:
+        make_client().request('PUT', PATH)
+    assert 'attestation.test' not in str(caught.value)
+    assert 'attestation.test' in caplog.text
+
+
 def test_retry_after_in_seconds(requests_mock, naps):
     requests_mock.put(URL + PATH, [
         {'status_code': 503, 'headers': {'Retry-After': '7'}},
@@ -232,7 +240,7 @@ def test_no_endpoint():
         client.request('GET', PATH)
 
 
-def test_keystone_refuses(requests_mock):
+def test_keystone_refuses(caplog):
     class Refused(noauth.NoAuth):
         def get_headers(self, *args, **kwargs):
             raise ksa_exceptions.Unauthorized('Wrong password?')
@@ -240,8 +248,9 @@ def test_keystone_refuses(requests_mock):
     client = rest.RestClient(adapter.Adapter(
         session.Session(auth=Refused(endpoint=URL))))
     with pytest.raises(exceptions.ServiceUnavailable,
-                       match='Wrong password'):
+                       match='Unauthorized'):
         client.request('GET', PATH)
+    assert 'Wrong password' in caplog.text
 
 
 def test_nothing_secret_is_logged_or_raised(requests_mock, caplog):
