@@ -24,7 +24,6 @@ from oslo_policy import opts as policy_opts
 
 PROJECT = 'nova-sev-attest'
 
-API_GROUP = cfg.OptGroup('api', title='REST API')
 API_OPTS = [
     cfg.IntOpt(
         'max_firmware_size',
@@ -41,7 +40,6 @@ API_OPTS = [
              'the request\'s limit asks for.'),
 ]
 
-LAUNCHES_GROUP = cfg.OptGroup('launches', title='Launches')
 LAUNCHES_OPTS = [
     cfg.IntOpt(
         'expiry',
@@ -52,7 +50,6 @@ LAUNCHES_OPTS = [
              'compute hosts.'),
 ]
 
-SEALING_GROUP = cfg.OptGroup('sealing', title='Sealing of in-flight keys')
 SEALING_OPTS = [
     cfg.StrOpt(
         'key_repository',
@@ -64,7 +61,6 @@ SEALING_OPTS = [
              'accepted without.'),
 ]
 
-SECRET_STORE_GROUP = cfg.OptGroup('secret_store', title='Secret store')
 SECRET_STORE_OPTS = [
     cfg.StrOpt(
         'driver',
@@ -81,7 +77,6 @@ SECRET_STORE_OPTS = [
         help='Seconds that reading one secret may take in all.'),
 ]
 
-TRUST_GROUP = cfg.OptGroup('trust', title='Trusted platform roots')
 TRUST_OPTS = [
     cfg.StrOpt(
         'amd_certificates',
@@ -100,19 +95,20 @@ TRUST_OPTS = [
 #: service's own credential.
 CLIENTS = {'nova': 'compute', 'barbican': 'key-manager'}
 
+# Group names, not OptGroup objects: those would carry values from one
+# ConfigOpts to the next.
 _OPTS = [
-    (API_GROUP, API_OPTS),
-    (LAUNCHES_GROUP, LAUNCHES_OPTS),
-    (SEALING_GROUP, SEALING_OPTS),
-    (SECRET_STORE_GROUP, SECRET_STORE_OPTS),
-    (TRUST_GROUP, TRUST_OPTS),
+    ('api', API_OPTS),
+    ('launches', LAUNCHES_OPTS),
+    ('sealing', SEALING_OPTS),
+    ('secret_store', SECRET_STORE_OPTS),
+    ('trust', TRUST_OPTS),
 ]
 
 
 def register_opts(conf):
     """Register all options of the key service on a ConfigOpts."""
     for group, opts in _OPTS:
-        conf.register_group(group)
         conf.register_opts(opts, group=group)
     db_options.set_defaults(
         conf,

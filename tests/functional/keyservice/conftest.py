@@ -18,18 +18,38 @@ from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 
 
-@pytest.fixture
-def cloud():
+@pytest.fixture(scope='session')
+def _cloud():
     cloud = fakes.Cloud()
     yield cloud
     cloud.stop()
 
 
 @pytest.fixture
-def keyservice(cloud, tmp_path):
-    service = harness.KeyService(cloud, tmp_path)
+def cloud(_cloud):
+    """The fakes, as if just started."""
+    _cloud.reset()
+    return _cloud
+
+
+@pytest.fixture(scope='session')
+def _keyservice(_cloud, tmp_path_factory):
+    service = harness.KeyService(_cloud, tmp_path_factory.mktemp('service'))
     yield service
     service.stop()
+
+
+@pytest.fixture
+def keyservice(_keyservice, cloud):
+    """A key service with an empty database.
+
+    One process serves all tests; a start for each would take most of their
+    time.
+    """
+    with _keyservice.service.database.writer() as session:
+        for table in reversed(models.Base.metadata.sorted_tables):
+            session.execute(sa.delete(table))
+    return _keyservice
 
 
 def _empty(url):

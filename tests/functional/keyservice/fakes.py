@@ -49,6 +49,7 @@ class Secret:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
 
     def log_message(self, *args):
         """Nothing on the tests' output."""
@@ -109,6 +110,11 @@ class _Fake:
             self.misbehave(handler)
         else:
             self.respond(handler, path, query, body)
+
+    def reset(self):
+        """As if just started."""
+        self.requests.clear()
+        self.misbehave = None
 
     def who(self, handler):
         """Identity of the request's token, None when it is not valid."""
@@ -180,6 +186,11 @@ class Nova(_Fake):
         self.servers = {}
         self.migrations = []
 
+    def reset(self):
+        super().reset()
+        self.servers.clear()
+        self.migrations.clear()
+
     def add(self, project_id, host, policy=None):
         """Add a server; returns its id."""
         server_id = str(uuid.uuid4())
@@ -218,6 +229,10 @@ class Barbican(_Fake):
     def __init__(self, cloud):
         super().__init__(cloud)
         self.secrets = {}
+
+    def reset(self):
+        super().reset()
+        self.secrets.clear()
 
     def add(self, payload, project_id, readers=()):
         """Add a secret; returns its UUID."""
@@ -263,6 +278,14 @@ class Cloud:
         self.keystone = Keystone(self)
         self.users['attestation', 'service-password'] = Identity(
             self.SERVICE_USER, 'service', ('admin', 'service'))
+
+    def reset(self):
+        """As if just started, but for the key service's own tokens."""
+        for fake in (self.nova, self.barbican, self.keystone):
+            fake.reset()
+        self.tokens = {
+            token: identity for token, identity in self.tokens.items()
+            if identity.user_id == self.SERVICE_USER}
 
     def token(self, identity):
         """A new token for an identity."""

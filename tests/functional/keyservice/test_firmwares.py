@@ -1,0 +1,156 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Firmware images of a project."""
+
+import hashlib
+
+import pytest
+
+from tests.functional.keyservice.harness import error
+from tests.unit.launch import platforms
+from tests import vectors
+
+OCTETS = {'Content-Type': 'application/octet-stream'}
+
+
+def put(api, image, sha256=None, headers=OCTETS):
+    sha256 = sha256 or hashlib.sha256(image).hexdigest()
+    return api.put(f'/v1/firmwares/{sha256}', data=image, headers=headers)
+
+
+def test_upload_and_show(either):
+    image, api = platforms.firmware(), either.member()
+    response = put(api, image)
+    assert response.status_code == 201
+    firmware = response.json()['firmware']
+    assert firmware['sha256'] == hashlib.sha256(image).hexdigest()
+    assert firmware['size'] == len(image)
+    assert firmware['secret_area'] == {'base': 0x810000, 'size': 0xC00}
+    assert firmware['hash_table'] == {'base': 0x810C00, 'size': 0x400}
+    assert firmware['project_id'] == 'p'
+    again = put(api, image)
+    assert again.status_code == 200 and again.json() == response.json()
+    shown = either.api('reader').get(firmware['links'][0]['href'])
+    assert shown.json() == response.json()
+
+
+def test_image_of_several_parts(either):
+    either.service.conf.set_override('max_firmware_size', 1 << 24,
+                                     group='api')
+    image = platforms.firmware(size=3 * (1 << 20) + 4096)
+    sha256 = either.upload(image)
+    with either.service.database.reader() as session:
+        from nova_sev_attest.keyservice.objects import firmwares
+        found = firmwares.get(session, 'p', sha256)
+        assert firmwares.data(session, found) == image
+
+
+def test_no_hash_table(keyservice):
+    image = platforms.firmware(hash_table=None)
+    answer = put(keyservice.member(), image)
+    assert answer.json()['firmware']['hash_table'] is None
+
+
+@pytest.mark.parametrize('image', [
+    platforms.firmware(secret=None), platforms.firmware(secret=(0, 0)),
+    platforms.firmware(secret=(0x810000, 0)), bytes(8192)])
+def test_without_a_real_secret_area(keyservice, image):
+    detail = error(put(keyservice.member(), image), 400,
+                   'firmware_unusable')
+    assert 'AmdSev' in detail
+    assert keyservice.member().get(
+        '/v1/firmwares').json()['firmwares'] == []
+
+
+def test_debians_stock_ovmf(keyservice):
+    tail = vectors.read('debian-ovmf/OVMF.fd.last4096')
+    error(put(keyservice.member(), bytes(4096) + tail), 400,
+          'firmware_unusable')
+
+
+@pytest.mark.parametrize('image', [
+    b'', b'x', bytes(4095), platforms.with_table(b'', length=40000)])
+def test_malformed(keyservice, image):
+    error(put(keyservice.member(), image), 400, 'firmware_malformed')
+
+
+def test_other_sha256(keyservice):
+    image = platforms.firmware()
+    error(put(keyservice.member(), image, '0' * 64), 400,
+          'firmware_sha256_mismatch')
+    for name in ('x', '0' * 63, hashlib.sha256(image).hexdigest().upper()):
+        error(put(keyservice.member(), image, name), 404, 'not_found')
+
+
+def test_too_large(keyservice):
+    error(put(keyservice.member(), bytes(65536 + 4096)), 413,
+          'body_too_large')
+
+
+def test_media_type_and_length(keyservice):
+    image, api = platforms.firmware(), keyservice.member()
+    error(put(api, image, headers={'Content-Type': 'application/json'}),
+          415, 'media_type_unsupported')
+    error(put(api, image, headers={}), 415, 'media_type_unsupported')
+    sha256 = hashlib.sha256(image).hexdigest()
+    error(api.put(f'/v1/firmwares/{sha256}', data=iter([image]),
+                  headers=OCTETS), 411, 'length_required')
+
+
+def test_delete(keyservice):
+    policy = keyservice.policy()
+    api, path = keyservice.member(), '/v1/firmwares/' + policy['firmwares'][0]
+    error(api.delete(path), 409, 'firmware_in_use')
+    api.delete(f'/v1/policies/{policy["id"]}')
+    assert api.delete(path).status_code == 204
+    error(api.get(path), 404, 'firmware_not_found')
+    error(api.delete(path), 404, 'firmware_not_found')
+
+
+def test_delete_in_use(either):
+    policy = either.policy()
+    error(either.member().delete('/v1/firmwares/' + policy['firmwares'][0]),
+          409, 'firmware_in_use')
+
+
+def test_other_project(keyservice):
+    path = '/v1/firmwares/' + keyservice.upload()
+    other = keyservice.member('q')
+    error(other.get(path), 404, 'firmware_not_found')
+    error(other.delete(path), 404, 'firmware_not_found')
+    assert other.get('/v1/firmwares').json()['firmwares'] == []
+    # Who has the image may store it as well.
+    assert put(other, platforms.firmware()).status_code == 201
+
+
+def test_roles(keyservice):
+    path = '/v1/firmwares/' + keyservice.upload()
+    for api in (keyservice.api('reader'), keyservice.compute()):
+        error(put(api, platforms.firmware()), 403, 'forbidden')
+        error(api.delete(path), 403, 'forbidden')
+    error(keyservice.compute().get(path), 403, 'forbidden')
+    error(keyservice.compute().get('/v1/firmwares'), 403, 'forbidden')
+
+
+def test_pages(either):
+    images = [platforms.firmware(size=4096 * n) for n in (2, 3, 4)]
+    names = [either.upload(image) for image in images]
+    api, found, path = either.member(), [], '/v1/firmwares?limit=2'
+    while path:
+        answer = api.get(path).json()
+        found += [firmware['sha256'] for firmware in answer['firmwares']]
+        links = answer['firmwares_links']
+        path = links[0]['href'] if links else None
+    assert found == names
+    error(api.get(f'/v1/firmwares?marker={"0" * 64}'), 400,
+          'marker_not_found')

@@ -1,0 +1,365 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Policies of a project, and the secrets they name."""
+
+import uuid
+
+import pytest
+
+from tests.functional.keyservice import fakes
+from tests.functional.keyservice import harness
+from tests.functional.keyservice.harness import error
+from tests.unit.launch import platforms
+
+
+def create(keyservice, api=None, **changes):
+    return (api or keyservice.member()).post(
+        '/v1/policies', json={'policy': keyservice.policy_body(**changes)})
+
+
+def test_create_and_show(either):
+    body = either.policy_body(vcpus=[1, 2], min_api_version='1.51')
+    response = either.member().post('/v1/policies', json={'policy': body})
+    assert response.status_code == 201
+    policy = response.json()['policy']
+    assert response.headers['Location'].endswith(
+        '/v1/policies/' + policy['id'])
+    assert policy['links'] == [
+        {'rel': 'self', 'href': response.headers['Location']}]
+    assert {name: policy[name] for name in body} == body
+    assert policy['revision'] == 1 and policy['project_id'] == 'p'
+    assert policy['technologies'] == ['amd-sev']
+    shown = either.api('reader').get(f'/v1/policies/{policy["id"]}')
+    assert shown.json()['policy'] == policy
+    assert shown.headers['ETag'] == response.headers['ETag']
+
+
+def test_exact_text_survives(either):
+    line = 'root=/dev/mapper/root  quiet \u00fcml\U0001f600 \t"x" '
+    policy = either.policy(command_lines=[line, line.upper(), ''])
+    shown = either.member().get(f'/v1/policies/{policy["id"]}').json()
+    assert shown['policy']['command_lines'] == [line, line.upper(), '']
+
+
+def test_names_are_compared_exactly(either):
+    either.policy(is_default=False)
+    for name in ('WEB', 'Web', 'w\u00e9b'):
+        assert create(either, name=name,
+                      is_default=False).status_code == 201
+    error(create(either, is_default=False), 409, 'policy_name_taken')
+
+
+class TestSecrets:
+
+    def test_secret_of_another_project(self, keyservice):
+        # P granted its secret to the key service's user, which could read
+        # it; project Q cannot.
+        secret_id = keyservice.secret(project='p')
+        secrets = [{'guid': harness.LUKS_GUID, 'secret_ref': secret_id}]
+        detail = error(create(keyservice, keyservice.member('q'),
+                              project='q', secrets=secrets),
+                       403, 'secret_forbidden')
+        assert 'Your token' in detail
+        # Nor can it be added later.
+        policy = keyservice.policy(project='q', secrets=[])
+        api = keyservice.member('q')
+        path = f'/v1/policies/{policy["id"]}'
+        tag = api.get(path).headers['ETag']
+        error(api.patch(path, headers={'If-Match': tag},
+                        json={'policy': {'secrets': secrets}}),
+              403, 'secret_forbidden')
+        assert api.get(path).json()['policy']['secrets'] == []
+        # Each question was asked with the caller's token.
+        assert keyservice.cloud.barbican.payload_requests() == [
+            secret_id, secret_id]
+
+    def test_user_of_another_project_whom_the_acl_names(self, keyservice):
+        secret_id = keyservice.secret(project='p')
+        keyservice.cloud.barbican.secrets[secret_id].readers.add('user-of-q')
+        assert create(
+            keyservice, keyservice.member('q'), project='q',
+            secrets=[{'guid': harness.LUKS_GUID, 'secret_ref': secret_id}]
+        ).status_code == 201
+
+    def test_a_change_proves_it_anew(self, keyservice):
+        """Who may not read a secret may not loosen what guards it."""
+        policy = keyservice.policy()
+        path = f'/v1/policies/{policy["id"]}'
+        colleague = keyservice.api('admin', user='colleague')
+        tag = colleague.get(path).headers['ETag']
+        error(colleague.patch(path, headers={'If-Match': tag},
+                              json={'policy': {'firmware_boot': True}}),
+              403, 'secret_forbidden')
+        changed = keyservice.member().patch(
+            path, headers={'If-Match': tag},
+            json={'policy': {'firmware_boot': True}})
+        assert changed.status_code == 200
+
+    def test_unknown_secret(self, keyservice):
+        error(create(keyservice, secrets=[
+            {'guid': harness.LUKS_GUID, 'secret_ref': str(uuid.uuid4())}]),
+            403, 'secret_forbidden')
+
+    @pytest.mark.parametrize('form', [
+        '{id}', '{barbican}/v1/secrets/{id}', '/v1/secrets/{id}/',
+        'secrets/{id}', 'http://127.0.0.1:1/v1/secrets/{id}',
+        'https://attacker.example/any/v1/secrets/{id}'])
+    def test_only_the_uuid_is_used(self, keyservice, form):
+        secret_id = keyservice.secret()
+        reference = form.format(id=secret_id,
+                                barbican=keyservice.cloud.barbican.url)
+        response = create(keyservice, secrets=[
+            {'guid': harness.LUKS_GUID.upper(), 'secret_ref': reference}])
+        assert response.status_code == 201, response.text
+        assert response.json()['policy']['secrets'] == [
+            {'guid': harness.LUKS_GUID, 'secret_ref': secret_id}]
+        assert keyservice.cloud.barbican.payload_requests() == [secret_id]
+
+    @pytest.mark.parametrize('form', [
+        '{id}/payload', 'http://h/v1/secrets/{id}?x=1', '{id}#x',
+        'http://h/v1/containers/{id}', ' {id}', '{id}\n', 'x{id}'])
+    def test_malformed_reference(self, keyservice, form):
+        reference = form.format(id=keyservice.secret())
+        error(create(keyservice, secrets=[
+            {'guid': harness.LUKS_GUID, 'secret_ref': reference}]),
+            400, 'secret_ref_malformed')
+        assert keyservice.cloud.barbican.requests == []
+
+    def test_guid_twice(self, keyservice):
+        error(create(keyservice, secrets=[
+            {'guid': guid, 'secret_ref': keyservice.secret()}
+            for guid in (harness.LUKS_GUID, harness.LUKS_GUID.upper())]),
+            400, 'secret_guid_repeated')
+
+    @pytest.mark.parametrize('misbehave', [
+        fakes.answer(500), fakes.hang_up, fakes.answer(200, b'<html>')])
+    def test_barbican_away(self, keyservice, misbehave):
+        body = keyservice.policy_body()
+        keyservice.cloud.barbican.misbehave = misbehave
+        error(keyservice.member().post('/v1/policies',
+                                       json={'policy': body}),
+              503, 'secret_store_unavailable')
+        assert keyservice.member().get(
+            '/v1/policies').json()['policies'] == []
+
+    @pytest.mark.parametrize('payload, code', [
+        (b'x' * 8193, 'secret_too_large'), (b'', 'secret_empty')])
+    def test_secret_that_cannot_be_used(self, keyservice, payload, code):
+        error(create(keyservice, secrets=[{
+            'guid': harness.LUKS_GUID,
+            'secret_ref': keyservice.secret(payload)}]), 400, code)
+
+    def test_weaker_policy_is_warned_of(self, keyservice):
+        first = keyservice.policy()
+        assert not any('named by policy' in warning
+                       for warning in first['warnings'])
+        second = keyservice.policy(name='weak', is_default=False,
+                                   firmware_boot=True,
+                                   secrets=first['secrets'])
+        assert any("named by policy 'web'" in warning
+                   for warning in second['warnings'])
+        assert any('firmware_boot' in warning
+                   for warning in second['warnings'])
+        shown = keyservice.member().get(f'/v1/policies/{first["id"]}')
+        assert any("named by policy 'weak'" in warning
+                   for warning in shown.json()['policy']['warnings'])
+
+    def test_secret_shared_with_another_project_is_not_told(self,
+                                                            keyservice):
+        first = keyservice.policy()
+        secret_id = first['secrets'][0]['secret_ref']
+        keyservice.cloud.barbican.secrets[secret_id].readers.add('user-of-q')
+        theirs = keyservice.policy(project='q', secrets=first['secrets'])
+        assert not any('named by' in text for text in theirs['warnings'])
+
+
+class TestContent:
+
+    @pytest.mark.parametrize('changes, status, code', [
+        ({'firmwares': []}, 400, 'request_invalid'),
+        ({'firmwares': ['0' * 64]}, 400, 'firmware_unknown'),
+        ({'firmwares': ['x' * 64]}, 400, 'request_invalid'),
+        ({'kernels': ['0' * 63]}, 400, 'request_invalid'),
+        ({'kernels': ['0' * 64 + '\n']}, 400, 'request_invalid'),
+        ({'kernels': ['0' * 64] * 2}, 400, 'request_invalid'),
+        ({'command_lines': []}, 400, 'command_line_missing'),
+        ({'command_lines': ['a\0b']}, 400, 'request_invalid'),
+        ({'command_lines': ['x' * 4097]}, 400, 'request_invalid'),
+        ({'command_lines': None}, 400, 'request_invalid'),
+        ({'technologies': ['intel-tdx']}, 400, 'request_invalid'),
+        ({'technologies': []}, 400, 'request_invalid'),
+        ({'trusted_roots': ['unheard-of']}, 400, 'trusted_root_unknown'),
+        ({'trusted_roots': []}, 400, 'request_invalid'),
+        ({'vcpus': []}, 400, 'request_invalid'),
+        ({'vcpus': [0]}, 400, 'request_invalid'),
+        ({'min_api_version': '1'}, 400, 'request_invalid'),
+        ({'min_api_version': '1.256'}, 400, 'request_invalid'),
+        ({'name': ''}, 400, 'request_invalid'),
+        ({'name': ' web'}, 400, 'request_invalid'),
+        ({'name': 'we\nb'}, 400, 'request_invalid'),
+        ({'name': 'x' * 256}, 400, 'request_invalid'),
+        ({'name': str(uuid.UUID(int=5))}, 400, 'policy_name_invalid'),
+        ({'is_default': 'yes'}, 400, 'request_invalid'),
+        ({'owner': 'me'}, 400, 'request_invalid'),
+        ({'secrets': [{'guid': 'x', 'secret_ref': 'y' * 36}]}, 400,
+         'request_invalid'),
+        ({'secrets': [{'guid': harness.LUKS_GUID}]}, 400,
+         'request_invalid'),
+        ({'kernels': ['%064x' % n for n in range(64)],
+          'initrds': ['%064x' % n for n in range(64)],
+          'command_lines': ['a', 'b']}, 400, 'policy_too_broad'),
+    ])
+    def test_refused(self, keyservice, changes, status, code):
+        error(create(keyservice, **changes), status, code)
+        assert keyservice.member().get(
+            '/v1/policies').json()['policies'] == []
+
+    def test_kernels_need_a_firmware_that_measures_them(self, keyservice):
+        bare = keyservice.upload(platforms.firmware(hash_table=None))
+        error(create(keyservice, firmwares=[bare]), 400,
+              'firmware_unusable')
+        assert create(keyservice, firmwares=[bare], kernels=[],
+                      firmware_boot=True).status_code == 201
+
+    def test_firmware_of_another_project(self, keyservice):
+        theirs = keyservice.upload(project='p')
+        error(create(keyservice, keyservice.member('q'), project='q',
+                     firmwares=[theirs]), 400, 'firmware_unknown')
+
+    def test_a_policy_that_allows_nothing_is_warned_of(self, keyservice):
+        policy = keyservice.policy(kernels=[])
+        assert any('allows no launch' in text for text in policy['warnings'])
+
+    def test_emulated_root_is_warned_of(self, keyservice):
+        assert any('emulated' in text
+                   for text in keyservice.policy()['warnings'])
+        body = keyservice.policy_body(name='real', is_default=False,
+                                      secrets=[])
+        del body['trusted_roots']
+        answer = keyservice.member().post('/v1/policies',
+                                          json={'policy': body})
+        assert answer.json()['policy']['warnings'] == []
+
+
+class TestChange:
+
+    @pytest.fixture
+    def path(self, keyservice):
+        return f'/v1/policies/{keyservice.policy()["id"]}'
+
+    def test_new_revision(self, keyservice, path):
+        api = keyservice.member()
+        before = api.get(path)
+        response = api.patch(
+            path, headers={'If-Match': before.headers['ETag']},
+            json={'policy': {'kernels': [], 'firmware_boot': True}})
+        after = response.json()['policy']
+        expected = before.json()['policy'] | {
+            'kernels': [], 'firmware_boot': True, 'revision': 2}
+        for moving in ('updated_at', 'warnings'):
+            assert after.pop(moving) != expected.pop(moving)
+        assert after == expected
+        assert response.headers['ETag'] != before.headers['ETag']
+        assert api.get(path).headers['ETag'] == response.headers['ETag']
+
+    def test_condition(self, keyservice, path):
+        api, body = keyservice.member(), {'policy': {'name': 'new'}}
+        error(api.patch(path, json=body), 428, 'if_match_missing')
+        old = api.get(path).headers['ETag']
+        for tag in ('"other"', 'W/' + old, old.strip('"'), '"*"'):
+            error(api.patch(path, headers={'If-Match': tag}, json=body),
+                  412, 'policy_changed')
+        several = api.patch(path, headers={'If-Match': f'"other", {old}'},
+                            json=body)
+        assert several.status_code == 200
+        error(api.patch(path, headers={'If-Match': old}, json=body),
+              412, 'policy_changed')
+        assert api.patch(path, headers={'If-Match': '*'},
+                         json=body).status_code == 200
+
+    @pytest.mark.parametrize('change', [
+        {}, {'revision': 5}, {'project_id': 'q'}, {'name': None}])
+    def test_malformed(self, keyservice, path, change):
+        error(keyservice.member().patch(path, headers={'If-Match': '*'},
+                                        json={'policy': change}),
+              400, 'request_invalid')
+
+    def test_default_is_handed_over_in_two_steps(self, keyservice, path):
+        api = keyservice.member()
+        other = keyservice.policy(name='other', is_default=False)
+        other_path = f'/v1/policies/{other["id"]}'
+
+        def set_default(where, value):
+            return api.patch(where, headers={'If-Match': '*'},
+                             json={'policy': {'is_default': value}})
+
+        error(set_default(other_path, True), 409, 'default_exists')
+        assert set_default(path, False).status_code == 200
+        assert set_default(other_path, True).status_code == 200
+        error(set_default(path, True), 409, 'default_exists')
+
+    def test_name_taken(self, keyservice, path):
+        other = keyservice.policy(name='other', is_default=False)
+        error(keyservice.member().patch(
+            f'/v1/policies/{other["id"]}', headers={'If-Match': '*'},
+            json={'policy': {'name': 'web'}}), 409, 'policy_name_taken')
+
+    def test_delete(self, keyservice, path):
+        api = keyservice.member()
+        assert api.delete(path).status_code == 204
+        error(api.delete(path), 404, 'policy_not_found')
+        error(api.get(path), 404, 'policy_not_found')
+        assert keyservice.policy()['name'] == 'web'
+
+
+def test_other_project(keyservice):
+    path = f'/v1/policies/{keyservice.policy()["id"]}'
+    other = keyservice.member('q')
+    assert other.get('/v1/policies').json()['policies'] == []
+    error(other.get(path), 404, 'policy_not_found')
+    error(other.patch(path, headers={'If-Match': '*'},
+                      json={'policy': {'name': 'mine'}}),
+          404, 'policy_not_found')
+    error(other.delete(path), 404, 'policy_not_found')
+    assert keyservice.member().get(path).status_code == 200
+
+
+def test_roles(keyservice):
+    path = f'/v1/policies/{keyservice.policy()["id"]}'
+    body = {'policy': keyservice.policy_body(name='x', is_default=False)}
+    reader = keyservice.api('reader')
+    assert reader.get(path).status_code == 200
+    for api in (reader, keyservice.compute()):
+        error(api.post('/v1/policies', json=body), 403, 'forbidden')
+        error(api.patch(path, headers={'If-Match': '*'},
+                        json={'policy': {'name': 'n'}}), 403, 'forbidden')
+        error(api.delete(path), 403, 'forbidden')
+    error(keyservice.compute().get(path), 403, 'forbidden')
+    error(keyservice.compute().get('/v1/policies'), 403, 'forbidden')
+
+
+def test_pages(either):
+    names = ['c', 'a', 'b']
+    for name in names:
+        either.policy(name=name, is_default=False, secrets=[])
+    api, found, path = either.member(), [], '/v1/policies?limit=2'
+    while path:
+        answer = api.get(path).json()
+        found += [policy['name'] for policy in answer['policies']]
+        links = answer['policies_links']
+        path = links[0]['href'] if links else None
+    assert found == names
+    answer = api.get('/v1/policies?name=a').json()
+    assert [policy['name'] for policy in answer['policies']] == ['a']
+    error(api.get('/v1/policies', params={'marker': str(uuid.uuid4())}),
+          400, 'marker_not_found')
