@@ -33,6 +33,7 @@ _FILES = {
     'glance-api.conf': 'glance/glance-api.conf',
     'neutron.conf': 'neutron/neutron.conf',
     'barbican.conf': 'home/.barbican/barbican.conf',
+    'attestation.conf': 'attestation/attestation.conf',
     'nova.conf': 'nova/nova.conf',
     'nova-db.conf': 'nova/nova-db.conf',
     'nova-compute.conf': 'nova/nova-compute.conf',
@@ -72,6 +73,8 @@ def write(layout):
                                   render(template, values))
     credentials.write_private(layout.clouds, _clouds(layout, passwords))
     credentials.write_private(layout.openrc, render('openrc', values))
+    credentials.write_private(layout.tools / 'qemu-img',
+                              render('qemu-img', values), mode=0o755)
 
 
 def render(template, values):
@@ -101,7 +104,9 @@ def _values(layout, passwords):
         'clouds': layout.clouds,
         'compute_host': lab_layout.COMPUTE_HOST,
         'libvirt_uri': layout.libvirt_uri,
+        'compute_root': layout.compute_root,
         'emulated_root': layout.emulated_root,
+        'sealing_keys': layout.sealing_keys,
         'database_password': passwords['database'],
         'messaging_password': passwords['messaging'],
         'database': (f'mysql+pymysql://lab:{passwords["database"]}'

@@ -77,10 +77,14 @@ def bring_up_to_date(layout, say):
 
 
 def migrate_attestation(layout):
-    """Give the key service its tables."""
+    """Give the key service its tables and the key that seals in them."""
+    conf = layout.etc / 'attestation' / 'attestation.conf'
     _create(layout, ['attestation'])
     run_manage(layout, 'nova-sev-attest-manage', '--config-file',
-               layout.etc / 'attestation' / 'attestation.conf', 'db', 'sync')
+               conf, 'db', 'sync')
+    if not layout.sealing_keys.exists():
+        run_manage(layout, 'nova-sev-attest-manage', '--config-file', conf,
+                   'sealing-key', 'create')
 
 
 def _key():

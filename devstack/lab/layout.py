@@ -113,6 +113,16 @@ class Layout:
         return self.emulator / 'ask_ark.cert'
 
     @property
+    def sealing_keys(self):
+        """The key service's keys, which stay outside of its database."""
+        return self.data / 'attestation' / 'sealing-keys'
+
+    @property
+    def tools(self):
+        """Programs that nova-compute needs and the machine may not have."""
+        return self.etc / 'bin'
+
+    @property
     def nova(self):
         """What Nova and QEMU share: instances and their images."""
         return self.data / 'nova'

@@ -18,10 +18,11 @@ import sys
 import uuid
 
 from devstack.lab import chroot
-import types; kvm_amd = types.SimpleNamespace(command_line=lambda c: c)  # TMP
+from devstack.lab import kvm_amd
 from devstack.lab import layout as lab_layout
 from devstack.lab import probes
 
+_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 _HERE = lab_layout.CHECKOUT / 'devstack' / 'lab'
 
 
@@ -68,8 +69,9 @@ def table(layout):
               f'paste:{layout.venv}/etc/barbican/barbican-api-paste.ini',
               '/', needs=('databases',)),
         _wsgi(layout, 'attestation', 'nova_sev_attest.keyservice.wsgi',
-              '/healthcheck', needs=('attestation-database', 'catalog'),
-              NOVA_SEV_ATTEST_CONFIG_DIR=layout.etc / 'attestation'),
+              '/healthcheck', needs=('attestation-database', 'catalog', 'platform'),
+              NOVA_SEV_ATTEST_CONFIG_FILE=(
+                  layout.etc / 'attestation' / 'attestation.conf')),
         _nova(layout, 'nova-conductor', queue='conductor'),
         _nova(layout, 'nova-scheduler', queue='scheduler'),
         _wsgi(layout, 'nova-api', 'nova.wsgi.osapi_compute', '/',
@@ -205,5 +207,6 @@ def _nova_compute(layout):
         probe=lambda since: probes.compute(layout, since),
         needs=('libvirtd', 'nova-conductor', 'nova-api', 'placement',
                'neutron', 'glance', 'catalog'),
-        environment=_python_environment(layout),
+        environment=_python_environment(layout) | {
+            'PATH': f'{layout.tools}:{layout.venv}/bin:{_PATH}'},
         stop_seconds=15)

@@ -25,14 +25,21 @@ import time
 
 from cheroot import wsgi
 from paste import deploy
+from sqlalchemy import orm
 
 
 def load(target):
     """The WSGI application that a target names."""
     place, _, name = target.partition(':')
     if place == 'paste':
-        return deploy.loadapp(f'config:{name}')
-    return getattr(importlib.import_module(place), name or 'application')
+        application = deploy.loadapp(f'config:{name}')
+    else:
+        application = getattr(importlib.import_module(place),
+                              name or 'application')
+    # Neutron looks for relations that SQLAlchemy makes when it first needs
+    # them, which may be later.
+    orm.configure_mappers()
+    return application
 
 
 def logged(application, out=None):
