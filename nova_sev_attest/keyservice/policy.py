@@ -49,6 +49,9 @@ class Authorizer:
 
         :param project_id: owner of the target; None: the caller's project
         """
+        if context.project_id is None:
+            # Would equal a target that has no project either.
+            return False
         if project_id is None:
             project_id = context.project_id
         try:

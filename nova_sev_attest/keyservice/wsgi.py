@@ -21,8 +21,16 @@ fork after it; a fault in the configuration ends the server at once.
 
 import os
 
+from oslo_log import log as logging
+
 from nova_sev_attest.keyservice import app
 
 _FILES = os.environ.get('NOVA_SEV_ATTEST_CONFIG_FILE')
 
-application = app.load(_FILES.split(':') if _FILES else None)
+try:
+    application = app.load(_FILES.split(':') if _FILES else None)
+except Exception as exc:
+    # WSGI servers tend to keep the reason to themselves.
+    logging.getLogger(__name__).critical('The key service cannot start: %s',
+                                         exc)
+    raise

@@ -117,17 +117,16 @@ class Api:
         response = self._session.request(
             method, path if path.startswith('http') else self.url + path,
             headers=headers, timeout=30, **kwargs)
-        if path not in ('/healthcheck', '/v1/openapi.json'):
+        if path != '/v1/openapi.json':
             self._check(response)
         return response
 
     def _check(self, response):
-        path = response.request.path_url.partition('?')[0]
-        if response.status_code in (404, 405) and not any(
-                path.startswith(known) for known in (
-                    '/v1/firmwares', '/v1/policies', '/v1/launches')):
-            return
-        if response.status_code == 405:
+        if response.status_code in (404, 405) and (
+                response.json()['errors'][0]['code'] in (
+                    'attestation.not_found',
+                    'attestation.method_not_allowed')):
+            # The document knows nothing of it either.
             return
         request = response.request
         if not isinstance(request.body, (bytes, str)):
