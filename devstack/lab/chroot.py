@@ -83,12 +83,14 @@ def _make_dev(dev, nodes):
         name, major, minor = node.split(':')
         os.mknod(dev / name, 0o020666, os.makedev(int(major), int(minor)))
         (dev / name).chmod(0o666)
-    for name in ('pts', 'shm'):
-        (dev / name).mkdir()
-    _mount('-t', 'devpts', '-o', 'newinstance,ptmxmode=0666,mode=620,gid=5',
-           'devpts', dev / 'pts')
+    (dev / 'shm').mkdir()
     _mount('-t', 'tmpfs', '-o', 'mode=1777', 'shm', dev / 'shm')
-    (dev / 'ptmx').symlink_to('pts/ptmx')
+    # The machine's pseudo-terminals: a console is named by the path of one,
+    # which has to mean the same outside. The kernel looks for "pts" beside
+    # the node that was opened, so this one cannot be bound.
+    _bind(pathlib.Path('/dev/pts'), dev / 'pts')
+    os.mknod(dev / 'ptmx', 0o020666, os.makedev(5, 2))
+    (dev / 'ptmx').chmod(0o666)
     (dev / 'fd').symlink_to('/proc/self/fd')
 
 
