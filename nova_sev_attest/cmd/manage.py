@@ -17,6 +17,7 @@ import sys
 
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
+from sqlalchemy import exc as sa_exc
 
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice.db import api as db_api
@@ -105,8 +106,10 @@ def main(argv=None):
         return args.function(conf, args)
     except (sealing.SealingError, OSError) as exc:
         print(f'nova-sev-attest-manage: {exc}', file=sys.stderr)
-    except db_exc.DBError as exc:
-        print(f'nova-sev-attest-manage: database: {exc}', file=sys.stderr)
+    except (db_exc.DBError, sa_exc.DBAPIError) as exc:
+        cause = getattr(exc, 'inner_exception', exc)
+        print(f'nova-sev-attest-manage: database: '
+              f'{getattr(cause, "orig", cause)}', file=sys.stderr)
     return 1
 
 

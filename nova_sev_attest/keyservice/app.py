@@ -22,6 +22,7 @@ from oslo_log import log as logging
 from oslo_middleware import healthcheck
 from oslo_middleware import http_proxy_to_wsgi
 from oslo_middleware import request_id
+from sqlalchemy import exc as sa_exc
 
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice import context
@@ -130,8 +131,9 @@ def _falcon_error(req, resp, error, params):
 
 
 def _database_error(req, resp, error, params):
-    # The driver's own words; oslo.db's hold the statement's parameters.
-    cause = getattr(error.inner_exception, 'orig', None)
+    # The driver's own words; the others hold the statement's parameters.
+    cause = getattr(error, 'inner_exception', error)
+    cause = getattr(cause, 'orig', None)
     LOG.error('%(method)s %(path)s: %(type)s: %(cause)s', {
         'method': req.method, 'path': req.path,
         'type': type(error).__name__, 'cause': cause})
@@ -153,7 +155,8 @@ def _api(service):
     api.req_options.strip_url_path_trailing_slash = True
     # Later ones are tried first.
     api.add_error_handler(Exception, _unexpected)
-    api.add_error_handler(db_exc.DBError, _database_error)
+    api.add_error_handler((db_exc.DBError, sa_exc.DBAPIError),
+                          _database_error)
     api.add_error_handler(falcon.HTTPError, _falcon_error)
     api.add_error_handler(errors.ServiceError, _service_error)
     api.add_route('/', root.Versions())

@@ -167,7 +167,8 @@ class KeyService:
     :ivar service: Service, for looking inside
     """
 
-    def __init__(self, cloud, directory, database=None, key=True):
+    def __init__(self, cloud, directory, database=None, key=True,
+                 migrate=True):
         self.cloud = cloud
         self.directory = pathlib.Path(directory)
         (self.directory / 'ask_ark.cert').write_bytes(platforms.ask_ark())
@@ -182,7 +183,8 @@ class KeyService:
         self.conf = conf_keyservice.load(
             config_files=[str(self.config_file)])
         self.service = keyservice.Service(self.conf)
-        migration.upgrade(self.service.database.engine)
+        if migrate:
+            migration.upgrade(self.service.database.engine)
         self._server = wsgi.Server(
             ('127.0.0.1', 0), app.make(self.service), numthreads=12)
         self._server.expiration_interval = 0.05

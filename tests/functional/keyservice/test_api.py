@@ -15,8 +15,8 @@
 import json
 import uuid
 
-from oslo_db import exception as db_exc
 import openapi_spec_validator
+from oslo_db import exception as db_exc
 import pytest
 import requests
 
@@ -193,6 +193,15 @@ class TestFaults:
         detail = error(keyservice.member().get('/v1/policies'), 503,
                        'database_unavailable')
         assert 'secret parameters' not in detail
+
+    def test_database_without_tables(self, cloud, tmp_path, database_url):
+        service = harness.KeyService(cloud, tmp_path, database_url,
+                                     migrate=False)
+        try:
+            error(service.member().get('/v1/policies'), 503,
+                  'database_unavailable')
+        finally:
+            service.stop()
 
     def test_fault_of_the_program(self, keyservice, monkeypatch):
         def fail(*args, **kwargs):

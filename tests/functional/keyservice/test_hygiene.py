@@ -21,8 +21,8 @@ import struct
 import pytest
 import sqlalchemy as sa
 
-from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice import sealing
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 
