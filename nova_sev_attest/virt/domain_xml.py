@@ -80,6 +80,11 @@ def to_text(domain):
     return etree.tostring(domain, encoding='unicode')
 
 
+def technology_of(xml):
+    """technology() of a text, which a plain domain is not parsed for."""
+    return technology(parse(xml)) if 'launchSecurity' in xml else None
+
+
 def technology(domain):
     """The memory encryption a domain is defined with, in Nova's words.
 

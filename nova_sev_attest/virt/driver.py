@@ -17,8 +17,6 @@ how a technology does it an attester's, and guard sees to it that nothing
 else runs a guest. Servers that are not attested take Nova's own path.
 """
 
-import functools
-
 from nova import exception
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_log import log as logging
@@ -47,19 +45,21 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
 
     def __init__(self, virtapi, read_only=False):
         super().__init__(virtapi, read_only)
-        guard.install(self._host)
+        guard.guard_host(self._host)
         self._attesters = attesters.load()
         # Launches that were released, while Nova waits for their network
         # before it resumes them; by server.
         self._held_launches = {}
+        self._transport = None
 
-    @functools.cached_property
-    def _transport(self):
+    def _get_transport(self):
         # Made when first needed: a host without encrypted guests needs no
         # key service and no credential for one.
-        return stevedore_driver.DriverManager(
-            TRANSPORTS, CONF.sev_attest.transport, invoke_on_load=True,
-            invoke_args=(CONF,)).driver
+        if self._transport is None:
+            self._transport = stevedore_driver.DriverManager(
+                TRANSPORTS, CONF.sev_attest.transport, invoke_on_load=True,
+                invoke_args=(CONF,)).driver
+        return self._transport
 
     def _create_guest(self, context, xml, instance, power_on=True,
                       pause=False, post_xml_callback=None):
@@ -71,12 +71,12 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         network is there.
         """
         create = super()._create_guest
-        domain = domain_xml.parse(xml)
         technology = scope.technology_to_attest(
-            instance, domain, CONF.sev_attest.mode, self._attesters)
+            instance, xml, CONF.sev_attest.mode, self._attesters)
         if technology is None:
             return create(context, xml, instance, power_on=power_on,
                           pause=pause, post_xml_callback=post_xml_callback)
+        domain = domain_xml.parse(xml)
         if not (power_on or pause):
             domain_xml.mark_pending(domain)
             return create(context, domain_xml.to_text(domain), instance,
@@ -94,7 +94,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             launch = steps.Launch(
                 instance=instance, host=self._host, host_name=CONF.host,
                 technology=technology, attester=attester,
-                transport=self._transport, domain=domain, start=start,
+                transport=self._get_transport(), domain=domain, start=start,
                 deadline=deadlines.Deadline(CONF.sev_attest.launch_timeout),
                 report_timeout=CONF.sev_attest.report_timeout)
             launch.run(steps.OpenLaunch(), steps.StartPaused(),
@@ -209,7 +209,10 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         """Whether the server, or the domain it has, runs attested only."""
         if scope.is_attested(instance, CONF.sev_attest.mode):
             return True
-        guest = self._host.get_guest(instance)
+        try:
+            guest = self._host.get_guest(instance)
+        except exception.InstanceNotFound:
+            return False
         return isinstance(guest, guard.GuardedGuest) and guest.is_guarded()
 
     def _refuse_if_attested(self, instance, operation):

@@ -17,6 +17,12 @@ dozen paths to each. The guard sits on those two, so that a path that nobody
 thought of fails closed: a guarded guest starts only while the driver's step
 permits it, always paused, and resumes only when its own live definition says
 that this launch was released.
+
+Nova makes its Host and its Guests itself, in many places and inside its
+constructor. So they are not replaced but given the guarding class in place:
+Nova's volume, network and image helpers, which hold the Host already, are
+then guarded with it, and there is no second libvirt connection. Anything
+that is not exactly Nova's class, such as a test's stand-in, is left alone.
 """
 
 import contextlib
@@ -33,15 +39,7 @@ CONF = conf.CONF
 
 
 class GuardedGuest(libvirt_guest.Guest):
-    """A Guest whose launch and resume may refuse.
-
-    :param domain: libvirt.virDomain
-    :param permits: the GuardedHost's set of UUIDs that may be started now
-    """
-
-    def __init__(self, domain, permits):
-        super().__init__(domain)
-        self._permits = permits
+    """A Guest whose launch and resume may refuse; made by guard_guest()."""
 
     def is_guarded(self):
         """Whether this domain may run attested only.
@@ -49,7 +47,7 @@ class GuardedGuest(libvirt_guest.Guest):
         One that was defined for attestation is, and in required mode every
         one with encrypted memory.
         """
-        return _is_guarded(self._domain_element())
+        return _is_guarded(self._encoded_xml)
 
     def launch(self, pause=False):
         """Start the domain; a guarded one paused, and by permit only.
@@ -68,8 +66,9 @@ class GuardedGuest(libvirt_guest.Guest):
 
         :raises UnattestedRun: guarded and not released
         """
-        domain = self._domain_element()
-        if _is_guarded(domain) and not domain_xml.is_released(domain):
+        xml = self._encoded_xml
+        if _is_guarded(xml) and not domain_xml.is_released(
+                domain_xml.parse(xml)):
             raise exceptions.UnattestedRun(instance_uuid=self.uuid)
         super().resume()
 
@@ -90,25 +89,30 @@ class GuardedGuest(libvirt_guest.Guest):
         """virDomainSetLaunchSecurityState of the paused domain."""
         self._domain.setLaunchSecurityState(parameters, 0)
 
-    def _domain_element(self):
-        return domain_xml.parse(self._encoded_xml)
 
-
-def _is_guarded(domain):
-    return domain_xml.technology(domain) is not None and (
+def _is_guarded(xml):
+    return domain_xml.technology_of(xml) is not None and (
         CONF.sev_attest.mode == scope.REQUIRED or
-        domain_xml.marker(domain) is not None)
+        domain_xml.marker(domain_xml.parse(xml)) is not None)
+
+
+def guard_guest(guest, permits):
+    """Make Nova's Guest a GuardedGuest in place.
+
+    :param permits: the GuardedHost's set of UUIDs that may be started now
+    :returns: the same guest
+    """
+    if type(guest) is libvirt_guest.Guest:
+        guest.__class__ = GuardedGuest
+        guest._permits = permits
+    return guest
 
 
 class GuardedHost(libvirt_host.Host):
-    """A Host that hands out guarded guests."""
+    """A Host that hands out guarded guests; made by guard_host()."""
 
     def _guarded(self, guest):
-        # Exactly Nova's class: what a test or another layer put in its
-        # place is theirs.
-        if type(guest) is libvirt_guest.Guest:
-            return GuardedGuest(guest._domain, self._attestation_permits)
-        return guest
+        return guard_guest(guest, self._attestation_permits)
 
     def get_guest(self, instance):
         return self._guarded(super().get_guest(instance))
@@ -130,14 +134,8 @@ class GuardedHost(libvirt_host.Host):
             self._attestation_permits.discard(uuid)
 
 
-def install(host):
-    """Make Nova's Host a GuardedHost in place.
-
-    Nova's driver makes its Host inside its constructor and hands it to its
-    volume, network and image helpers there; a second Host beside it would
-    leave those with an unguarded one, and mean a second libvirt connection.
-    A stand-in of a test is left alone.
-    """
+def guard_host(host):
+    """Make Nova's Host a GuardedHost in place."""
     if type(host) is libvirt_host.Host:
         host.__class__ = GuardedHost
         host._attestation_permits = set()

@@ -52,11 +52,11 @@ def is_attested(instance, mode):
     return demanded_technology(instance) is not None and asks(instance, mode)
 
 
-def technology_to_attest(instance, domain, mode, attestable):
+def technology_to_attest(instance, xml, mode, attestable):
     """How a domain about to be defined is attested.
 
     :param instance: nova.objects.Instance
-    :param domain: its <domain> element, as Nova made it
+    :param xml: its definition, as Nova made it
     :param mode: 'required' or 'optional'
     :param attestable: the technologies that an attester is loaded for
     :returns: the technology; None for a server that is launched as Nova
@@ -66,7 +66,7 @@ def technology_to_attest(instance, domain, mode, attestable):
     :raises AttestationRefused: nothing here attests that technology
     """
     demanded = demanded_technology(instance)
-    actual = domain_xml.technology(domain)
+    actual = domain_xml.technology_of(xml)
     if demanded is None and actual is None:
         return None
     if not asks(instance, mode):

@@ -17,6 +17,7 @@ import types
 
 from nova.compute import power_state
 from nova import objects
+from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_sev_attest.client import launches
 from nova_sev_attest.client.transport import base as transport_base
@@ -118,6 +119,10 @@ class Transport(transport_base.Transport):
 
     def report_outcome(self, identity, status, reason, deadline):
         self._record('outcome', identity, status, reason)
+
+
+def make_guest(domain, permits=()):
+    return guard.guard_guest(libvirt_guest.Guest(domain), set(permits))
 
 
 class Guest(guard.GuardedGuest):

@@ -43,13 +43,9 @@ def marked(state=None, xml=fakes.DOMAIN):
     return fakes.Domain(domain_xml.to_text(domain))
 
 
-def make_guest(domain, permits=()):
-    return guard.GuardedGuest(domain, set(permits))
-
-
 def test_plain_guest_is_novas():
     domain = fakes.Domain(fakes.PLAIN_DOMAIN)
-    guest = make_guest(domain)
+    guest = fakes.make_guest(domain)
     guest.launch()
     guest.launch(pause=True)
     guest.resume()
@@ -61,14 +57,14 @@ def test_plain_guest_is_novas():
 def test_launch_without_permit(pause):
     domain = fakes.Domain()
     with pytest.raises(exceptions.UnattestedRun):
-        make_guest(domain).launch(pause=pause)
+        fakes.make_guest(domain).launch(pause=pause)
     assert domain.calls == []
 
 
 @pytest.mark.parametrize('pause', [False, True])
 def test_launch_by_permit_is_paused_and_once(pause):
     domain = fakes.Domain()
-    guest = make_guest(domain, [fakes.UUID])
+    guest = fakes.make_guest(domain, [fakes.UUID])
     guest.launch(pause=pause)
     assert domain.calls == [('create', START_PAUSED)]
     with pytest.raises(exceptions.UnattestedRun):
@@ -77,32 +73,32 @@ def test_launch_by_permit_is_paused_and_once(pause):
 
 def test_permit_of_another_server():
     with pytest.raises(exceptions.UnattestedRun):
-        make_guest(fakes.Domain(), ['another']).launch()
+        fakes.make_guest(fakes.Domain(), ['another']).launch()
 
 
 @pytest.mark.parametrize('domain', [
     fakes.Domain(), marked(), marked('pending')])
 def test_resume_of_what_was_not_released(domain):
     with pytest.raises(exceptions.UnattestedRun):
-        make_guest(domain).resume()
+        fakes.make_guest(domain).resume()
     assert domain.calls == []
 
 
 def test_resume_of_what_was_released():
     domain = marked('released')
-    make_guest(domain).resume()
+    fakes.make_guest(domain).resume()
     assert domain.calls == [('resume',)]
 
 
 def test_optional_mode_guards_marked_domains_only(config):
     config.config(group='sev_attest', mode='optional')
-    assert not make_guest(fakes.Domain()).is_guarded()
-    assert make_guest(marked()).is_guarded()
+    assert not fakes.make_guest(fakes.Domain()).is_guarded()
+    assert fakes.make_guest(marked()).is_guarded()
 
 
 def test_release_marks_the_live_definition_alone():
     domain = marked()
-    make_guest(domain).mark_released('launch')
+    fakes.make_guest(domain).mark_released('launch')
     ((name, kind, element, prefix, uri, flags),) = domain.calls
     # VIR_DOMAIN_METADATA_ELEMENT and VIR_DOMAIN_AFFECT_LIVE
     assert (name, kind, flags) == ('setMetadata', 2, 1)
@@ -113,20 +109,22 @@ def test_release_marks_the_live_definition_alone():
 @pytest.fixture
 def host():
     made = libvirt_host.Host('qemu:///system')
-    guard.install(made)
+    guard.guard_host(made)
     return made
 
 
 def test_host_hands_out_guarded_guests(host):
-    plain = libvirt_guest.Guest(fakes.Domain())
+    def plain():
+        return libvirt_guest.Guest(fakes.Domain())
+
     with mock.patch.object(libvirt_host.Host, 'get_guest',
-                           return_value=plain):
+                           return_value=plain()):
         guest = host.get_guest(None)
     with mock.patch.object(libvirt_host.Host, 'write_instance_config',
-                           return_value=plain):
+                           return_value=plain()):
         defined = host.write_instance_config('<domain/>')
     with mock.patch.object(libvirt_host.Host, 'list_guests',
-                           return_value=[plain]):
+                           return_value=[plain()]):
         (listed,) = host.list_guests()
     for given in (guest, defined, listed):
         with pytest.raises(exceptions.UnattestedRun):
@@ -150,5 +148,5 @@ def test_stand_ins_are_left_alone(host):
     with mock.patch.object(libvirt_host.Host, 'get_guest',
                            return_value=stand_in):
         assert host.get_guest(None) is stand_in
-    guard.install(stand_in)
+    guard.guard_host(stand_in)
     assert isinstance(stand_in, mock.Mock)

@@ -13,7 +13,6 @@
 from nova import exception
 import pytest
 
-from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import exceptions
 from nova_sev_attest.virt import scope
 from tests.unit.virt import fakes
@@ -25,8 +24,7 @@ ASKS = {'attestation_policy': 'web'}
 
 def decide(instance, xml=fakes.DOMAIN, mode='required',
            attestable=('amd-sev',)):
-    return scope.technology_to_attest(
-        instance, domain_xml.parse(xml), mode, attestable)
+    return scope.technology_to_attest(instance, xml, mode, attestable)
 
 
 @pytest.mark.parametrize('instance', [
@@ -42,6 +40,10 @@ def test_plain(mode):
     instance = fakes.make_instance(metadata=ASKS)
     assert decide(instance, fakes.PLAIN_DOMAIN, mode) is None
     assert not scope.is_attested(instance, mode)
+
+
+def test_plain_domain_is_not_even_parsed():
+    assert decide(fakes.make_instance(), 'not <XML') is None
 
 
 @pytest.mark.parametrize('specs, metadata, attested', [

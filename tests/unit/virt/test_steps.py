@@ -83,7 +83,7 @@ class World:
         # Live, the mark is what setMetadata makes it.
         self.domain.xml = xml.replace('state="pending"', 'state="released"')
         self.defined = xml
-        guest = fakes.Guest(self.domain, set())
+        guest = fakes.Guest(self.domain)
         guest.state = self.state
         self.host.guest = guest
         return guest

@@ -20,7 +20,6 @@ from nova_sev_attest.client import exceptions
 from nova_sev_attest.virt.attesters import amd_sev
 from nova_sev_attest.virt.attesters import base
 from nova_sev_attest.virt import domain_xml
-from nova_sev_attest.virt import guard
 from tests.unit.virt import fakes
 
 
@@ -102,7 +101,7 @@ def test_check_refuses_variables(attester):
 
 
 def test_evidence(attester):
-    guest = guard.GuardedGuest(fakes.Domain(), set())
+    guest = fakes.make_guest(fakes.Domain())
     assert attester.read_evidence(guest) == {
         'measurement': b'm' * 48, 'api_major': 1, 'api_minor': 51,
         'build_id': 3, 'policy': 0x3b}
@@ -116,13 +115,13 @@ def test_evidence_that_cannot_be_used(attester, name, value):
     domain = fakes.Domain()
     domain.security_info[name] = value
     with pytest.raises(base.AttesterError, match=name):
-        attester.read_evidence(guard.GuardedGuest(domain, set()))
+        attester.read_evidence(fakes.make_guest(domain))
 
 
 @pytest.mark.parametrize('gpa', [0x810000, None])
 def test_inject(attester, gpa):
     domain = fakes.Domain()
-    attester.inject(guard.GuardedGuest(domain, set()),
+    attester.inject(fakes.make_guest(domain),
                     dataclasses.replace(fakes.RELEASE, gpa=gpa))
     expected = {'sev-secret-header': text(b'h' * 52),
                 'sev-secret': text(b'x' * 32)}
