@@ -453,4 +453,8 @@ def run(words, platform_path, binary):
             _become(binary, arguments, [])
     except (channel.PlatformError, firmware.FirmwareError, UsageError,
             OSError) as error:
-        sys.exit(f'qemu-system-x86_64: SEV: {error}')
+        # Said while the monitor's socket is still open: once it closes,
+        # libvirt reads the log.
+        print(f'qemu-system-x86_64: SEV: {error}', file=sys.stderr,
+              flush=True)
+        sys.exit(1)
