@@ -115,8 +115,12 @@ class Lab:
         supervision.stop_service(self.layout, name)
 
     def status(self):
-        """One dictionary for each service: name, state, pid (outside of
-        the namespace) and port, both None where there is none, and log."""
+        """What is known of each service.
+
+        :returns: a list of dictionaries: name, state as supervisord calls
+            it, pid as seen from outside of the namespace, port, log. The
+            pid and the port are None where there is none.
+        """
         running = supervision.answers(self.layout)
         states = supervision.states(self.layout) if running else {}
         pids = namespace.outer_pids(self.layout) if running else {}

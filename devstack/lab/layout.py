@@ -72,8 +72,7 @@ class Layout:
 
     @property
     def run_dir(self):
-        """Folder of the sockets, short because their paths may be only
-        107 bytes long."""
+        """Folder of the sockets, whose paths may have only 107 bytes."""
         digest = hashlib.sha256(str(self.lab_dir).encode()).hexdigest()
         return pathlib.Path(f'/run/nova-sev-attest-lab-{digest[:8]}')
 

@@ -64,11 +64,11 @@ def holder(layout):
 
 def first_process(layout):
     """Pid, seen from outside, of the namespace's first process, or None."""
-    pid = holder(layout)
-    if pid is None:
-        return None
-    children = _read(pid, f'task/{pid}/children').split()
-    return int(children[0]) if children else None
+    for pid in marked(layout):
+        inside = _pid_inside(pid)
+        if inside == 1:
+            return pid
+    return None
 
 
 def outer_pids(layout):
@@ -77,15 +77,8 @@ def outer_pids(layout):
     if first is None:
         return {}
     wanted = _namespace_of(first)
-    found = {}
-    for pid in _pids():
-        if _namespace_of(pid) == wanted:
-            numbers = [line.split()[1:]
-                       for line in _read(pid, 'status').splitlines()
-                       if line.startswith(b'NSpid:')]
-            if numbers:
-                found[int(numbers[0][-1])] = pid
-    return found
+    return {_pid_inside(pid): pid for pid in _pids()
+            if _namespace_of(pid) == wanted}
 
 
 def marked(layout):
@@ -100,20 +93,19 @@ def kill(layout, patience=10):
 
     :raises SomethingLeft: when it is still there after ``patience`` seconds.
     """
-    pid = holder(layout)
-    if pid is None:
-        return
-    inside = set(outer_pids(layout).values())
     first = first_process(layout)
-    for victim in (first, pid):
-        if victim is not None:
-            _kill(victim)
+    # The holder ends when the first process has; it is there to bury it.
+    victim = holder(layout) if first is None else first
+    if victim is None:
+        return
+    everything = {victim, *outer_pids(layout).values(), *marked(layout)}
+    _kill(victim)
     deadline = time.monotonic() + patience
-    while (left := [p for p in inside if _alive(p)]) or _alive(pid):
+    while left := [pid for pid in everything if _alive(pid)]:
         if time.monotonic() > deadline:
             raise errors.SomethingLeft(
-                f'processes {left or [pid]} of the lab do not end; see what '
-                f'they wait for in /proc/<pid>/stack')
+                f'processes {left} of the lab do not end; see what they '
+                f'wait for in /proc/<pid>/stack')
         time.sleep(0.05)
 
 
@@ -136,6 +128,15 @@ def _read(pid, name):
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         # It ended while we looked, or it is none of ours.
         return b''
+
+
+def _pid_inside(pid):
+    """The process's pid in its own namespace; None when that is ours."""
+    for line in _read(pid, 'status').splitlines():
+        if line.startswith(b'NSpid:'):
+            numbers = line.split()[1:]
+            return int(numbers[-1]) if len(numbers) > 1 else None
+    return None
 
 
 def _namespace_of(pid):

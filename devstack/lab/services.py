@@ -69,7 +69,8 @@ def table(layout):
               f'paste:{layout.venv}/etc/barbican/barbican-api-paste.ini',
               '/', needs=('databases',)),
         _wsgi(layout, 'attestation', 'nova_sev_attest.keyservice.wsgi',
-              '/healthcheck', needs=('attestation-database', 'catalog', 'platform'),
+              '/healthcheck',
+              needs=('attestation-database', 'catalog', 'platform'),
               NOVA_SEV_ATTEST_CONFIG_FILE=(
                   layout.etc / 'attestation' / 'attestation.conf')),
         _nova(layout, 'nova-conductor', queue='conductor'),
@@ -100,7 +101,8 @@ def _wsgi(layout, name, target, path, *, needs, **environment):
         needs=needs,
         environment=_python_environment(layout) | environment,
         port=layout.port(name),
-        stop_seconds=5)
+        # What some leave running in threads needs no end of its own.
+        stop_seconds=3)
 
 
 def _mariadb(layout):
@@ -167,7 +169,8 @@ def _nova(layout, name, queue):
         command=(layout.bin(name), '--config-file', folder / 'nova.conf',
                  '--config-file', folder / 'nova-db.conf'),
         probe=lambda since: probes.consumer(layout, queue),
-        needs=('databases', 'rabbitmq'),
+        # Both ask placement when they start.
+        needs=('databases', 'rabbitmq', 'keystone', 'placement'),
         environment=_python_environment(layout),
         stop_seconds=10)
 

@@ -117,8 +117,10 @@ def stop_service(layout, name):
 
 
 def states(layout):
-    """Service name -> what supervisord knows of it (``statename``, ``pid``
-    inside the namespace, ``start`` in seconds since the epoch)."""
+    """What supervisord knows of each service, by name.
+
+    Among it ``statename`` and ``pid``, which is the one inside the namespace.
+    """
     return {info['name']: info
             for info in _call(layout, 'getAllProcessInfo')}
 

@@ -1,0 +1,133 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import configparser
+import pathlib
+import shutil
+import stat
+import subprocess
+
+import pytest
+import yaml
+
+from devstack.lab import configuration
+from devstack.lab import credentials
+
+TEMPLATES = pathlib.Path(configuration.__file__).with_name('templates')
+
+
+@pytest.fixture
+def written(layout):
+    try:
+        configuration.write(layout)
+        yield layout
+    finally:
+        shutil.rmtree(layout.run_dir, ignore_errors=True)
+
+
+def read(path):
+    parser = configparser.RawConfigParser(allow_no_value=True, strict=True)
+    with path.open() as source:
+        parser.read_file(source)
+    return parser
+
+
+@pytest.fixture(autouse=True)
+def run_dir_may_be_made(layout):
+    try:
+        layout.run_dir.mkdir(parents=True, exist_ok=True)
+    except PermissionError:
+        pytest.skip(f'{layout.run_dir.parent} is not ours to write to')
+
+
+def test_every_file_is_private_and_complete(written):
+    files = [path for path in written.etc.rglob('*')
+             if path.is_file() and path.suffix in ('.conf', '.cnf', '.sql')]
+    assert len(files) == len(list(TEMPLATES.glob('*.*')))
+    for path in files:
+        assert '${' not in path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_ini_files_have_no_section_or_option_twice(written):
+    for path in written.etc.rglob('*.conf'):
+        if path.parent.name != 'rabbitmq':
+            assert read(path).sections()
+
+
+def test_nova_compute_reaches_no_database(written):
+    password = credentials.load(written)['database']
+    for name in ('nova.conf', 'nova-compute.conf'):
+        text = (written.etc / 'nova' / name).read_text()
+        assert password not in text
+        assert not read(written.etc / 'nova' / name).has_section('database')
+
+
+def test_nova_compute_loads_our_driver_at_the_labs_libvirt(written):
+    conf = read(written.etc / 'nova' / 'nova-compute.conf')
+    assert conf['DEFAULT']['compute_driver'] == 'sev_attest.LibvirtDriver'
+    assert conf['libvirt']['connection_uri'] == written.libvirt_uri
+    assert conf['sev_attest']['mode'] == 'required'
+    assert conf['sev_attest']['username'] == 'nova'
+
+
+def test_the_emulated_root_is_named_and_keys_are_outside_the_database(
+        written):
+    conf = read(written.etc / 'attestation' / 'attestation.conf')
+    assert conf['trust']['extra_anchors'] == (
+        f'emulated={written.emulated_root}')
+    assert conf['sealing']['key_repository'] == str(written.sealing_keys)
+
+
+def test_everything_listens_on_loopback_only(written):
+    mariadb = read(written.etc / 'mariadb' / 'mariadb.cnf')['mariadbd']
+    assert mariadb['bind-address'] == '127.0.0.1'
+    assert mariadb['port'] == str(written.port('mariadb'))
+    rabbitmq = (written.etc / 'rabbitmq' / 'rabbitmq.conf').read_text()
+    assert f'= 127.0.0.1:{written.port("rabbitmq")}\n' in rabbitmq
+
+
+def test_clouds_have_each_user_in_its_project(written):
+    clouds = yaml.safe_load(written.clouds.read_text())['clouds']
+    assert {name: cloud['auth']['project_name']
+            for name, cloud in clouds.items()} == {
+        'admin': 'admin', 'owner': 'owner', 'auditor': 'owner',
+        'other': 'other'}
+    passwords = credentials.load(written)
+    for name, cloud in clouds.items():
+        assert cloud['auth']['username'] == name
+        assert cloud['auth']['password'] == passwords[name]
+
+
+def test_openrc_chooses_the_owner_or_who_is_named(written):
+    for arguments, user in (('', 'owner'), (' other', 'other')):
+        done = subprocess.run(
+            ['bash', '-c', f'. {written.openrc}{arguments}; echo "$OS_CLOUD '
+             f'$OS_CLIENT_CONFIG_FILE"'],
+            capture_output=True, text=True, check=True)
+        assert done.stdout == f'{user} {written.clouds}\n'
+
+
+def test_writing_again_changes_nothing(written):
+    before = {path: path.read_text() for path in written.etc.rglob('*')
+              if path.is_file()}
+    configuration.write(written)
+    assert {path: path.read_text() for path in written.etc.rglob('*')
+            if path.is_file()} == before
+
+
+def test_a_template_that_names_something_unknown_is_refused(monkeypatch,
+                                                            tmp_path):
+    (tmp_path / 'x.conf').write_text('a = ${nothing}\n')
+    monkeypatch.setattr(configuration, '_TEMPLATES', tmp_path)
+    with pytest.raises(KeyError, match='nothing'):
+        configuration.render('x.conf', {})
