@@ -13,10 +13,12 @@
 """nova-sev-attest-manage: what an operator does on the key service's host."""
 
 import argparse
+import datetime
 import sys
 
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
+from oslo_utils import timeutils
 from sqlalchemy import exc as sa_exc
 
 from nova_sev_attest.conf import keyservice as conf_keyservice
@@ -64,6 +66,21 @@ def _launch_expire(conf, args):
     return 0
 
 
+def _launch_purge(conf, args):
+    before = timeutils.utcnow() - datetime.timedelta(days=args.days)
+    with db_api.Database(conf).writer() as session:
+        count = launches.purge(session, before)
+    print(f'The records of {count} launches were deleted.')
+    return 0
+
+
+def _days(text):
+    days = int(text)
+    if not 0 <= days <= 36500:
+        raise ValueError(text)
+    return days
+
+
 _COMMANDS = {
     'db': ('The database', {
         'sync': ('Create the tables or bring them up to date.', _db_sync),
@@ -77,6 +94,8 @@ _COMMANDS = {
         'expire': ('Close open launches whose time is over and destroy '
                    'their keys; the service does so itself at each request.',
                    _launch_expire),
+        'purge': ('Delete the records of launches that are over.',
+                  _launch_purge),
     }),
 }
 
@@ -92,8 +111,12 @@ def _parser():
         group = groups.add_parser(name, help=text)
         actions = group.add_subparsers(required=True, metavar='ACTION')
         for action, (help_text, function) in commands.items():
-            actions.add_parser(action, help=help_text).set_defaults(
-                function=function)
+            found = actions.add_parser(action, help=help_text)
+            found.set_defaults(function=function)
+            if function is _launch_purge:
+                found.add_argument(
+                    '--days', type=_days, required=True,
+                    help='only those that last changed so long ago')
     return parser
 
 

@@ -119,6 +119,8 @@ class Engine:
                 'launch_conflict',
                 'A launch with this id was begun with another token or '
                 'another request; every boot needs a new id.')
+        if launch.status == launches.DENIED and launch.session is None:
+            raise _denied(launch)
         if launch.status in (launches.EXPIRED, launches.DENIED,
                              launches.SUPERSEDED, launches.FAILED):
             raise _closed(launch)
@@ -143,49 +145,74 @@ class Engine:
         except launch_errors.FormatError as exc:
             raise errors.BadRequest('platform_malformed', str(exc)) from exc
         server = self._servers.get(request['server_id'])
-        if not self._servers.is_on(server, request['host']):
-            raise errors.Forbidden(
-                'host_mismatch',
-                f'Server {server.id} is not on host {request["host"]}, nor '
-                f'on its way there.')
-        policy = self._select_policy(server)
-        content = policy.content
-        if request['technology'] not in content.technologies:
-            raise errors.Forbidden(
-                'technology_not_allowed',
-                f'Policy {content.name!r} does not allow '
-                f'{request["technology"]}.')
+        now = timeutils.utcnow()
+        launch = launches.Launch(
+            id=launch_id, server_id=server.id, project_id=server.project_id,
+            host=request['host'], technology=request['technology'],
+            status=launches.SESSION_ISSUED, created_at=now, updated_at=now,
+            expires_at=now + self._expiry, token_hash=token_hash,
+            request_fingerprint=fingerprint)
         try:
-            platform = certificates.verify(
-                [anchor for anchor in self._anchors
-                 if anchor.name in content.trusted_roots])
-        except launch_errors.VerificationError as exc:
-            LOG.warning('Host %(host)s is refused for server %(server)s: '
-                        '%(reason)s', {'host': request['host'],
-                                       'server': server.id, 'reason': exc})
-            raise errors.Forbidden('platform_untrusted', str(exc)) from exc
+            if not self._servers.is_on(server, request['host']):
+                raise errors.Denied(
+                    'host_mismatch',
+                    f'Server {server.id} is not on host {request["host"]}, '
+                    f'nor on its way there.')
+            policy = self._select_policy(server)
+            launch = dataclasses.replace(
+                launch, policy_id=policy.id, policy_revision=policy.revision)
+            platform = self._admit(request, policy.content, certificates)
+        except errors.Denied as denial:
+            self._refuse(launch, denial)
+            raise
         issued = machine.begin(
             platform, uuid.UUID(launch_id),
             launch_policy.LaunchPolicy.for_technology(
-                request['technology'], content.min_api))
+                launch.technology, policy.content.min_api))
         key_id, sealed = self._keys.seal(
             issued.keys.tek + issued.keys.tik,
             sealing.associated_data(launch_id, server.id, server.project_id))
-        now = timeutils.utcnow()
-        return launches.Launch(
-            id=launch_id, server_id=server.id, project_id=server.project_id,
-            host=request['host'], technology=request['technology'],
-            policy_id=policy.id, policy_revision=policy.revision,
-            status=launches.SESSION_ISSUED, created_at=now, updated_at=now,
-            expires_at=now + self._expiry, token_hash=token_hash,
-            request_fingerprint=fingerprint,
-            platform_root=issued.platform.anchor_name,
+        return dataclasses.replace(
+            launch, platform_root=issued.platform.anchor_name,
             platform_emulated=issued.platform.emulated,
             platform_api=issued.platform.api,
             platform_cek=issued.platform.cek_fingerprint,
             policy_word=issued.policy.word, dh_cert=issued.godh_certificate,
             session=issued.session, sealed_keys=sealed,
             sealing_key_id=key_id)
+
+    def _admit(self, request, content, certificates):
+        """Hold a host to a policy.
+
+        :returns: VerifiedPlatform
+        :raises Denied: the policy does not allow it
+        """
+        if request['technology'] not in content.technologies:
+            raise errors.Denied(
+                'technology_not_allowed',
+                f'Policy {content.name!r} does not allow '
+                f'{request["technology"]}.')
+        try:
+            return certificates.verify(
+                [anchor for anchor in self._anchors
+                 if anchor.name in content.trusted_roots])
+        except launch_errors.VerificationError as exc:
+            raise errors.Denied('platform_untrusted', str(exc)) from exc
+
+    @db_api.retried
+    def _refuse(self, launch, denial):
+        """Keep the record of a launch that does not begin."""
+        LOG.warning('A launch of server %(server)s on host %(host)s is '
+                    'refused: %(detail)s',
+                    {'server': launch.server_id, 'host': launch.host,
+                     'detail': denial.detail})
+        try:
+            with self._db.writer() as session:
+                launches.record_refused(session, dataclasses.replace(
+                    launch, status=launches.DENIED, reason_code=denial.code,
+                    reason_detail=denial.detail))
+        except db_exc.DBDuplicateEntry:
+            LOG.info('Launch %s has a record already.', launch.id)
 
     def _insert(self, launch):
         """Store a launch; returns False when its id is there already."""
@@ -213,7 +240,7 @@ class Engine:
             if server.policy is None:
                 policy = policies.find_default(session, server.project_id)
                 if policy is None:
-                    raise errors.Forbidden(
+                    raise errors.Denied(
                         'policy_missing',
                         f'no attestation policy: set server property '
                         f'attestation_policy or make one of project '
@@ -225,7 +252,7 @@ class Engine:
                       or policies.find_by_id(session, server.project_id,
                                              server.policy))
         if policy is None:
-            raise errors.Forbidden(
+            raise errors.Denied(
                 'policy_unknown',
                 f'the server property attestation_policy is '
                 f'{server.policy!r}, which is no policy of project '
@@ -479,6 +506,12 @@ def _parse_evidence(evidence):
         raise errors.BadRequest('evidence_malformed', str(exc)) from exc
 
 
+def _denied(launch):
+    """The answer that a denied launch got when it was denied."""
+    return errors.Denied(launch.reason_code.removeprefix('attestation.'),
+                         launch.reason_detail)
+
+
 def _closed(launch):
     if launch.status == launches.EXPIRED:
         return errors.Conflict('launch_expired', launch.reason_detail)
@@ -495,9 +528,7 @@ def _again(launch, fingerprint):
             'evidence_conflict',
             'Other evidence came for this launch before; the first counts.')
     if launch.status == launches.DENIED and bound is not None:
-        raise errors.Denied(
-            launch.reason_code.removeprefix('attestation.'),
-            launch.reason_detail)
+        raise _denied(launch)
     if launch.verdict is None:
         raise _closed(launch)
     return launch

@@ -156,8 +156,9 @@ class Launch(Base):
     project_id = sa.Column(ProjectId, nullable=False)
     host = sa.Column(sa.String(255), nullable=False)
     technology = sa.Column(sa.String(32), nullable=False)
-    policy_id = sa.Column(Uuid, nullable=False)
-    policy_revision = sa.Column(sa.Integer, nullable=False)
+    # NULL in a launch that was refused before one was found.
+    policy_id = sa.Column(Uuid)
+    policy_revision = sa.Column(sa.Integer)
     status = sa.Column(sa.String(16), nullable=False)
     open_for = sa.Column(Uuid)
     created_at = sa.Column(Time, nullable=False)
@@ -167,15 +168,16 @@ class Launch(Base):
     token_hash = sa.Column(Sha256, nullable=False)
     request_fingerprint = sa.Column(Sha256, nullable=False)
 
-    platform_root = sa.Column(sa.String(64), nullable=False)
-    platform_emulated = sa.Column(sa.Boolean, nullable=False)
-    platform_api_major = sa.Column(sa.Integer, nullable=False)
-    platform_api_minor = sa.Column(sa.Integer, nullable=False)
-    platform_cek = sa.Column(Sha256, nullable=False)
+    # NULL in a launch that was refused.
+    platform_root = sa.Column(sa.String(64))
+    platform_emulated = sa.Column(sa.Boolean)
+    platform_api_major = sa.Column(sa.Integer)
+    platform_api_minor = sa.Column(sa.Integer)
+    platform_cek = sa.Column(Sha256)
 
-    policy_word = sa.Column(sa.BigInteger, nullable=False)
-    dh_cert = sa.Column(Blob, nullable=False)
-    session = sa.Column(Blob, nullable=False)
+    policy_word = sa.Column(sa.BigInteger)
+    dh_cert = sa.Column(Blob)
+    session = sa.Column(Blob)
     # NULL once the keys are destroyed.
     sealed_keys = sa.Column(Blob)
     sealing_key_id = sa.Column(sa.String(32))

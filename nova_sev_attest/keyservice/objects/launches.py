@@ -55,6 +55,9 @@ class Release:
 class Launch:
     """A launch as stored.
 
+    One that was refused at its beginning has no platform, session or keys,
+    and no policy when none was found.
+
     :ivar token_hash: SHA-256 of the launch token
     :ivar request_fingerprint: SHA-256 that names the request's content
     :ivar platform_cek: SHA-256 of the CEK certificate
@@ -70,23 +73,23 @@ class Launch:
     project_id: str
     host: str
     technology: str
-    policy_id: str
-    policy_revision: int
     status: str
     created_at: datetime.datetime
     updated_at: datetime.datetime
     expires_at: datetime.datetime
     token_hash: bytes
     request_fingerprint: bytes
-    platform_root: str
-    platform_emulated: bool
-    platform_api: tuple[int, int]
-    platform_cek: bytes
-    policy_word: int
-    dh_cert: bytes = dataclasses.field(repr=False)
-    session: bytes = dataclasses.field(repr=False)
-    sealed_keys: bytes | None = dataclasses.field(repr=False)
-    sealing_key_id: str | None
+    policy_id: str | None = None
+    policy_revision: int | None = None
+    platform_root: str | None = None
+    platform_emulated: bool | None = None
+    platform_api: tuple[int, int] | None = None
+    platform_cek: bytes | None = None
+    policy_word: int | None = None
+    dh_cert: bytes | None = dataclasses.field(default=None, repr=False)
+    session: bytes | None = dataclasses.field(default=None, repr=False)
+    sealed_keys: bytes | None = dataclasses.field(default=None, repr=False)
+    sealing_key_id: str | None = None
     evidence_fingerprint: bytes | None = None
     release: Release | None = dataclasses.field(default=None, repr=False)
     verdict: dict | None = None
@@ -105,7 +108,8 @@ class Launch:
             release = Release(row.release_header, row.release_data,
                               row.release_gpa)
         made = {
-            'platform_api': (row.platform_api_major, row.platform_api_minor),
+            'platform_api': None if row.platform_api_major is None else (
+                row.platform_api_major, row.platform_api_minor),
             'release': release,
             'verdict': row.verdict and json.loads(row.verdict),
             'reason_owner': row.reason_owner and json.loads(
@@ -189,13 +193,26 @@ def create(session, launch):
            models.Launch.id != launch.id,
            reason_code='attestation.superseded',
            reason_detail=_SUPERSEDED_DETAIL)
-    values = {field.name: getattr(launch, field.name)
-              for field in dataclasses.fields(launch)
-              if field.name not in ('platform_api', 'release', 'verdict',
-                                    'reason_owner')}
-    session.add(models.Launch(
-        open_for=launch.server_id, platform_api_major=launch.platform_api[0],
-        platform_api_minor=launch.platform_api[1], **values))
+    major, minor = launch.platform_api
+    _add(session, launch, open_for=launch.server_id,
+         platform_api_major=major, platform_api_minor=minor)
+
+
+def record_refused(session, launch):
+    """Store a launch that never began; no other launch is touched.
+
+    :param launch: Launch in the status denied
+    :raises oslo_db.exception.DBDuplicateEntry: the id is there already
+    """
+    _add(session, launch)
+
+
+def _add(session, launch, **columns):
+    for field in dataclasses.fields(launch):
+        if field.name not in ('platform_api', 'release', 'verdict',
+                              'reason_owner'):
+            columns[field.name] = getattr(launch, field.name)
+    session.add(models.Launch(**columns))
     session.flush()
 
 
@@ -269,3 +286,16 @@ def run(session, launch_id):
     """The guest runs: from released to running."""
     return bool(_change(session, models.Launch.id == launch_id,
                         models.Launch.status == RELEASED, status=RUNNING))
+
+
+def purge(session, before):
+    """Delete the records of launches that are over.
+
+    :param before: datetime; those that changed last before it
+    :returns: how many
+    """
+    return session.execute(
+        sa.delete(models.Launch).where(
+            models.Launch.status != SESSION_ISSUED,
+            models.Launch.updated_at < before)
+        .execution_options(synchronize_session=False)).rowcount

@@ -59,7 +59,7 @@ def full(launch, base):
     shown = reduced(launch, base)
     if shown['reason'] is not None:
         shown['reason'] |= launch.reason_owner or {}
-    shown['platform'] = {
+    shown['platform'] = launch.platform_root and {
         'root': launch.platform_root,
         'emulated': launch.platform_emulated,
         'api_version': '{}.{}'.format(*launch.platform_api),

@@ -22,6 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.launch import kernel_hashes
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
@@ -171,6 +172,7 @@ class TestCreate:
         keyservice.policy()
         host = harness.Host(keyservice)
         error(host.create(host='host-2'), 403, 'host_mismatch')
+        assert host.show()['host'] == 'host-2'
 
     def test_server_without_host(self, keyservice):
         keyservice.policy()
@@ -193,8 +195,8 @@ class TestCreate:
             assert response.status_code == 201, response.text
         else:
             error(response, 403, 'host_mismatch')
-        error(host.create(host='host-3'), 409 if allowed else 403,
-              'launch_conflict' if allowed else 'host_mismatch')
+        other = harness.Host(keyservice, server_id=host.server_id)
+        error(other.create(host='host-3'), 403, 'host_mismatch')
 
     def test_unknown_server(self, keyservice):
         host = harness.Host(keyservice, server_id=str(uuid.uuid4()))
@@ -286,6 +288,52 @@ class TestCreate:
         assert response.status_code == 400
         assert response.json()['errors'][0]['code'] in (
             'attestation.platform_malformed', 'attestation.request_invalid')
+
+    def test_refusal_is_recorded_for_the_owner(self, keyservice):
+        keyservice.policy()
+        good = harness.Host(keyservice)
+        good.launch()
+        stranger = platforms.platform(root='stranger', name='stranger')
+        host = harness.Host(keyservice, platform=stranger,
+                            server_id=good.server_id)
+        detail = error(host.create(), 403, 'platform_untrusted')
+        shown = host.show()
+        assert shown['status'] == 'denied'
+        assert shown['reason'] == {
+            'code': 'attestation.platform_untrusted', 'detail': detail}
+        assert shown['policy_revision'] == 1
+        assert shown['platform'] is None and shown['verdict'] is None
+        # The same answer again; a refused launch goes nowhere.
+        assert error(host.create(), 403, 'platform_untrusted') == detail
+        error(host.create(host='host-2'), 409, 'launch_conflict')
+        error(host.send(good.measure()), 409, 'launch_closed')
+        assert host.outcome('failed').json()['launch']['status'] == 'denied'
+        error(host.outcome('running'), 409, 'launch_conflict')
+        # It has not closed the server's open launch.
+        assert good.send(good.measure()).status_code == 200
+
+    def test_refusal_without_a_policy_is_recorded(self, either):
+        host = harness.Host(either)
+        error(host.create(), 403, 'policy_missing')
+        shown = host.show()
+        assert (shown['status'], shown['policy_id']) == ('denied', None)
+        found, = host.api.get('/v1/launches?status=denied').json()['launches']
+        assert found['id'] == host.id
+
+    def test_records_are_purged(self, keyservice):
+        keyservice.policy()
+        kept, gone = harness.Host(keyservice), harness.Host(keyservice)
+        kept.launch()
+        gone.launch()
+        gone.outcome('failed')
+        with keyservice.service.database.writer() as session:
+            now = timeutils.utcnow()
+            assert launches.purge(
+                session, now - datetime.timedelta(days=1)) == 0
+            assert launches.purge(
+                session, now + datetime.timedelta(days=1)) == 1
+        assert kept.show()['status'] == 'session_issued'
+        error(keyservice.member().get(gone.path), 404, 'launch_not_found')
 
     def test_newer_launch_supersedes(self, keyservice):
         keyservice.policy()

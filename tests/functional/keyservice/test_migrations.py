@@ -12,6 +12,8 @@
 
 """The schema that migrations make is the one that the code works with."""
 
+import datetime
+
 from alembic import autogenerate
 from alembic import migration as alembic_migration
 import sqlalchemy as sa
@@ -53,3 +55,31 @@ def test_manage_command(database_url, tmp_path, capsys):
     assert run('db', 'check')[0] == 0
     status, output = run('launch', 'expire')
     assert status == 0 and output.out == '0 launches expired.\n'
+    status, output = run('launch', 'purge', '--days', '30')
+    assert status == 0 and 'of 0 launches' in output.out
+    assert run('sealing-key', 'list') == (0, ('', ''))
+    assert run('sealing-key', 'create')[0] == 0
+    status, output = run('sealing-key', 'list')
+    assert status == 0 and output.out.endswith(' seals and opens\n')
+
+
+def test_upgrade_keeps_launches(database_url):
+    """From the first schema, with a row, to the newest."""
+    engine = sa.create_engine(database_url)
+    migration.upgrade(engine, '0001')
+    table = sa.Table('launches', sa.MetaData(), autoload_with=engine)
+    values = {column.name: b'x' * 32
+              if column.type.python_type is bytes else 'x'
+              for column in table.columns if not column.nullable}
+    values |= {name: datetime.datetime(2030, 1, 1) for name in (
+        'created_at', 'updated_at', 'expires_at')}
+    values |= dict.fromkeys((
+        'policy_revision', 'platform_api_major', 'platform_api_minor',
+        'policy_word'), 1) | {'platform_emulated': True}
+    with engine.begin() as connection:
+        connection.execute(table.insert().values(values))
+    migration.upgrade(engine)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(table)).mappings().one()
+    assert {name: found[name] for name in values} == values
+    engine.dispose()
