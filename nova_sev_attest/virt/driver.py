@@ -178,9 +178,11 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         self._refuse_if_attested(instance, 'suspend')
         super().suspend(context, instance)
 
-    def resume(self, context, instance, *args, **kwargs):
+    def resume(self, context, instance, network_info,
+               block_device_info=None, share_info=None):
         self._refuse_if_attested(instance, 'resume')
-        super().resume(context, instance, *args, **kwargs)
+        super().resume(context, instance, network_info, block_device_info,
+                       share_info)
 
     def _suspend_guest_for_snapshot(self, context, live_snapshot,
                                     current_power_state, instance):
@@ -193,17 +195,20 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         super()._suspend_guest_for_snapshot(
             context, live_snapshot, current_power_state, instance)
 
-    def check_can_live_migrate_destination(self, context, instance,
-                                           *args, **kwargs):
+    def check_can_live_migrate_destination(
+            self, context, instance, src_compute_info, dst_compute_info,
+            block_migration=False, disk_over_commit=False):
         self._refuse_migration(instance)
         return super().check_can_live_migrate_destination(
-            context, instance, *args, **kwargs)
+            context, instance, src_compute_info, dst_compute_info,
+            block_migration, disk_over_commit)
 
     def check_can_live_migrate_source(self, context, instance,
-                                      *args, **kwargs):
+                                      dest_check_data,
+                                      block_device_info=None):
         self._refuse_migration(instance)
         return super().check_can_live_migrate_source(
-            context, instance, *args, **kwargs)
+            context, instance, dest_check_data, block_device_info)
 
     def _is_attested(self, instance):
         """Whether the server, or the domain it has, runs attested only."""
