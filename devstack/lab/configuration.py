@@ -71,7 +71,7 @@ def write(layout):
     for template, place in _FILES.items():
         credentials.write_private(layout.etc / place,
                                   render(template, values))
-    credentials.write_private(layout.clouds, _clouds(layout, passwords))
+    credentials.write_private(layout.clouds, clouds(layout, passwords))
     credentials.write_private(layout.openrc, render('openrc', values))
     credentials.write_private(layout.tools / 'qemu-img',
                               render('qemu-img', values), mode=0o755)
@@ -132,7 +132,8 @@ def _derived_key(password, purpose):
     return base64.urlsafe_b64encode(digest).decode()
 
 
-def _clouds(layout, passwords):
+def clouds(layout, passwords):
+    """The users' credentials, in the form the OpenStack SDK reads."""
     return yaml.safe_dump({'clouds': {
         user: {
             'region_name': 'RegionOne',

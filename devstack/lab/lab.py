@@ -72,7 +72,7 @@ class Lab:
             namespace.kill(self.layout)
             supervision.start(self.layout)
         since = time.time()
-        plan = self._plan(since)
+        plan = self.plan(since)
         if names:
             plan = steps.with_needs(plan, names)
         steps.run(plan)
@@ -86,7 +86,7 @@ class Lab:
         if supervision.answers(self.layout):
             steps.run([
                 steps.Step(service.name, self._stopper(service.name),
-                           self._needed_by(service.name))
+                           self.needed_by(service.name))
                 for service in self.services.values()])
         namespace.kill(self.layout)
         shutil.rmtree(self.layout.run_dir, ignore_errors=True)
@@ -132,7 +132,7 @@ class Lab:
             'log': str(self.layout.log / f'{name}.log'),
         } for name, service in self.services.items()]
 
-    def _plan(self, since):
+    def plan(self, since):
         layout = self.layout
 
         def task(name, needs, function, *arguments):
@@ -174,12 +174,12 @@ class Lab:
     def _stopper(self, name):
         return lambda give_up: supervision.stop_service(self.layout, name)
 
-    def _needed_by(self, name):
+    def needed_by(self, name):
         """Services that must be stopped before this one is.
 
         Needs that go through a task (the databases) count as well.
         """
-        by_name = {step.name: step for step in self._plan(0)}
+        by_name = {step.name: step for step in self.plan(0)}
 
         def reaches(step):
             return any(need == name or reaches(by_name[need])

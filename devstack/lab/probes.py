@@ -24,6 +24,7 @@ import sys
 import time
 
 import amqp
+from keystoneauth1 import exceptions as auth_exceptions
 import openstack
 from openstack import exceptions as sdk_exceptions
 import pymysql
@@ -141,7 +142,8 @@ def compute(layout, since):
             providers = cloud.placement.get(
                 '/resource_providers',
                 microversion='1.14').json()['resource_providers']
-    except (sdk_exceptions.SDKException, OSError) as error:
+    except (auth_exceptions.ClientException, sdk_exceptions.SDKException,
+            OSError) as error:
         return str(error)
     if not any(provider['name'].endswith('_amd_sev')
                for provider in providers):

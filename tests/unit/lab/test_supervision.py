@@ -112,6 +112,7 @@ def test_a_new_service_is_taken_over_and_the_others_run_on(supervisor):
 
 def test_pids_are_told_as_seen_from_outside(supervisor):
     supervision.start_service(supervisor, 'sleeper')
+    wait_for_log(supervisor, 'sleeper')
     inside = supervision.states(supervisor)['sleeper']['pid']
     outside = namespace.outer_pids(supervisor)[inside]
     with open(f'/proc/{outside}/cmdline', 'rb') as line:
