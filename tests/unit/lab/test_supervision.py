@@ -126,7 +126,8 @@ def test_no_supervisor_no_answer(layout):
 def test_a_supervisor_that_does_not_start_says_why(real_namespace):
     real_namespace.etc.mkdir()
     (real_namespace.etc / 'supervisord.conf').write_text('[nonsense\n')
-    with pytest.raises(errors.StepFailed, match='namespace.log(.|\n)*no section'):
+    with pytest.raises(errors.StepFailed,
+                       match='namespace.log(.|\n)*no section'):
         supervision.start(real_namespace)
 
 
