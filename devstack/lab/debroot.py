@@ -27,7 +27,6 @@ import argparse
 import collections
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
