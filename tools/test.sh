@@ -69,9 +69,9 @@ for tier in $tiers; do
             run unit "$VENV/bin/python" -m pytest -q tests/unit "$@"
             ;;
         functional)
-            run functional-keyservice "$VENV/bin/python" -m pytest -q \
+            run functional-keyservice "$VENV/bin/python" -m pytest -q -n auto \
                 tests/functional/keyservice "$@"
-            run functional-virt "$VENV/bin/python" -m pytest -q \
+            run functional-virt "$VENV/bin/python" -m pytest -q -n auto \
                 tests/functional/virt "$@"
             ;;
         lab)
