@@ -19,6 +19,7 @@ else runs a guest. Servers that are not attested take Nova's own path.
 
 from nova import exception
 from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import guest as libvirt_guest
 from oslo_log import log as logging
 from oslo_utils import excutils
 from stevedore import driver as stevedore_driver
@@ -38,6 +39,16 @@ CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
 TRANSPORTS = 'nova_sev_attest.transports'
+
+
+def _is_the_platforms(failure):
+    """Whether a failure is the secure processor's, as libvirt tells it.
+
+    QEMU's messages about the processor's commands name SEV, and libvirt
+    passes them on. Anything else may be a fault of this host alone.
+    """
+    return (isinstance(failure, libvirt_guest.libvirt.libvirtError)
+            and 'sev' in str(failure).lower())
 
 
 class LibvirtDriver(libvirt_driver.LibvirtDriver):
@@ -151,6 +162,11 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         if isinstance(failure, attester_base.AttesterError):
             raise exceptions.AttestationFault(
                 instance_uuid=instance.uuid, reason=failure) from failure
+        if recorded and _is_the_platforms(failure):
+            raise exceptions.AttestationRefused(
+                instance.uuid,
+                f'the platform refused its session or secret (try again): '
+                f'{failure}', see) from failure
         if isinstance(failure, exception.InstanceEventTimeout):
             # Nova would take it for its own wait for the network, and go
             # on with a guest that it never got.

@@ -16,6 +16,7 @@ from unittest import mock
 
 from nova import exception
 from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import guest as libvirt_guest
 import pytest
 import stevedore
 
@@ -79,6 +80,25 @@ def test_record_is_named_where_there_is_one():
     denial = client_exceptions.AttestationDenied(403, '', 'x' * 500)
     assert 'launch-1' not in str(raised(denial))
     assert str(raised(denial, fakes.SESSION)).endswith('See launch launch-1.')
+
+
+@pytest.mark.parametrize('text', [
+    "unable to execute QEMU command 'sev-inject-launch-secret': SEV: bad MAC",
+    'qemu-system-x86_64: sev_launch_start: LAUNCH_START ret=1 fw_error=11',
+])
+def test_what_the_platform_refused_is_told(text):
+    error = raised(libvirt_guest.libvirt.libvirtError(text), fakes.SESSION)
+    assert isinstance(error, exception.BuildAbortException)
+    assert 'platform refused' in str(error)
+    assert text.split(':')[0] in str(error)
+
+
+@pytest.mark.parametrize('text, session', [
+    ('Cannot allocate memory', fakes.SESSION),
+    ('this host has no SEV', None)])
+def test_other_errors_of_libvirt_are_novas_to_handle(text, session):
+    failure = libvirt_guest.libvirt.libvirtError(text)
+    assert raised(failure, session) is failure
 
 
 @pytest.mark.parametrize('failure', [
