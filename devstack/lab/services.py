@@ -76,7 +76,7 @@ def table(layout):
         _nova(layout, 'nova-conductor', queue='conductor'),
         _nova(layout, 'nova-scheduler', queue='scheduler'),
         _wsgi(layout, 'nova-api', 'nova.wsgi.osapi_compute', '/',
-              needs=('databases', 'rabbitmq'),
+              needs=('databases', 'rabbitmq', 'catalog'),
               OS_NOVA_CONFIG_DIR=layout.etc / 'nova',
               OS_NOVA_CONFIG_FILES=';'.join((
                   str(layout.venv / 'etc' / 'nova' / 'api-paste.ini'),
@@ -169,8 +169,9 @@ def _nova(layout, name, queue):
         command=(layout.bin(name), '--config-file', folder / 'nova.conf',
                  '--config-file', folder / 'nova-db.conf'),
         probe=lambda since: probes.consumer(layout, queue),
-        # Both ask placement when they start.
-        needs=('databases', 'rabbitmq', 'keystone', 'placement'),
+        # Both ask placement when they start, and give it up for good when
+        # the catalog does not have it.
+        needs=('databases', 'rabbitmq', 'catalog', 'placement'),
         environment=_python_environment(layout),
         stop_seconds=10)
 
