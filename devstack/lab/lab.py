@@ -214,14 +214,19 @@ class Lab:
                 self._say('MariaDB and RabbitMQ are unpacked')
         except debroot.DebRootError as error:
             raise errors.StepFailed(str(error))
-        done = subprocess.run(
-            [sys.executable,
-             str(pathlib.Path(__file__).with_name('compute_root.py')),
-             'build', '--root', str(self.layout.compute_root),
-             '--cache', str(self.layout.cache)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            raise errors.StepFailed(done.stdout.strip())
+        command = [
+            sys.executable, '-u',
+            str(pathlib.Path(__file__).with_name('compute_root.py')),
+            'build', '--root', str(self.layout.compute_root),
+            '--cache', str(self.layout.cache)]
+        said = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True) as build:
+            for line in build.stdout:
+                said.append(line.rstrip())
+                self._say(said[-1])
+        if build.returncode:
+            raise errors.StepFailed('\n'.join(said))
 
     def _take_lock(self):
         """Only one command at a time changes what runs."""
