@@ -41,6 +41,8 @@ class AttestationRefused(exception.BuildAbortException):
         head = len(self.msg_fmt % {'instance_uuid': instance_uuid,
                                    'reason': ''})
         tail = f' {tail}' if tail else ''
+        if not reason.endswith('.'):
+            reason += '.'
         super().__init__(
             instance_uuid=instance_uuid,
             reason=_shorten(reason, MAX_FAULT - head - len(tail)) + tail)

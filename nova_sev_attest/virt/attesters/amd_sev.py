@@ -54,11 +54,12 @@ class AmdSevAttester(base.Attester):
         if session.policy & nova_policy != nova_policy:
             raise exceptions.InvalidResponse(
                 f'The key service\'s policy word 0x{session.policy:x} is '
-                f'weaker than Nova\'s 0x{nova_policy:x}')
+                f'weaker than Nova\'s 0x{nova_policy:x}; its operator must '
+                f'mend it')
         if bool(session.policy & self.ES_BIT) != self.wants_es:
             raise exceptions.InvalidResponse(
                 f'The key service\'s policy word 0x{session.policy:x} is '
-                f'one of another technology')
+                f'one of another technology; its operator must mend it')
         _set_text(security, 'policy', f'0x{session.policy:04x}')
         _set_text(security, 'dhCert', _base64(session.dh_cert))
         _set_text(security, 'session', _base64(session.session))

@@ -86,30 +86,21 @@ class OperationsTest(base.SevTestCase):
     def _domain(self):
         return self.connection.lookupByUUIDString(self.server['id'])
 
-    def _started_behind_our_back(self):
-        """The domain as some path that nobody thought of would start it."""
+    def test_nothing_else_runs_it(self):
+        guest = self.driver._host.get_guest(self.instance)
+        (listed,) = self.driver._host.list_guests()
         self._domain().destroy()
+        for one in (guest, listed):
+            self.assertRaises(exceptions.UnattestedRun, one.launch)
+            self.assertRaises(exceptions.UnattestedRun, one.launch,
+                              pause=True)
+        # As some path that nobody thought of would start it.
         self._domain().createWithFlags(1)
-
-    def test_unpause_of_a_later_start_is_refused(self):
-        self._started_behind_our_back()
         self.assertRaises(exceptions.UnattestedRun, self.driver.unpause,
                           self.instance)
-        self.assertEqual('start', self.events(self.server)[-1])
+        self.assertEqual(['destroy', 'start'], self.events(self.server)[-2:])
 
-    def test_launch_of_its_definition_is_refused(self):
-        self._domain().destroy()
-        guest = self.driver._host.get_guest(self.instance)
-        self.assertRaises(exceptions.UnattestedRun, guest.launch)
-        self.assertRaises(exceptions.UnattestedRun, guest.launch, pause=True)
-        self.assertEqual('destroy', self.events(self.server)[-1])
-
-    def test_listed_guests_are_guarded(self):
-        (guest,) = self.driver._host.list_guests()
-        self._domain().destroy()
-        self.assertRaises(exceptions.UnattestedRun, guest.launch)
-
-    def test_suspend_and_resume_are_refused(self):
+    def test_refused_operations(self):
         for call in (lambda: self.driver.suspend(self.context, self.instance),
                      lambda: self.driver.resume(self.context, self.instance,
                                                 [])):
@@ -117,9 +108,6 @@ class OperationsTest(base.SevTestCase):
             self.assertIsInstance(
                 error.inner_exception,
                 exception.OperationNotSupportedForMemEncryption)
-        self.assertEqual('run', self.events(self.server)[-1])
-
-    def test_live_migration_is_refused(self):
         self.assertRaises(
             exception.MigrationPreCheckError,
             self.driver.check_can_live_migrate_destination,
@@ -128,8 +116,6 @@ class OperationsTest(base.SevTestCase):
             exception.MigrationPreCheckError,
             self.driver.check_can_live_migrate_source,
             self.context, self.instance, None)
-
-    def test_cold_snapshot_of_a_running_server_is_refused(self):
         self.flags(group='workarounds', disable_libvirt_livesnapshot=True)
         with mock.patch('nova.virt.libvirt.utils.find_disk',
                         return_value=('/disk', 'qcow2')):
