@@ -65,6 +65,7 @@ _WRAPPERS = '/usr/lib/sev-emulator/bin'
 _PRELOAD = '/usr/lib/sev-emulator/preload.so'
 _PYTHON_PATH = '/usr/lib/sev-emulator/python'
 _SOCKET = '/run/sev/platform.sock'
+_KVM_NODE = 'kvm:10:232'
 # Bytes of a UNIX socket's path that Linux takes, less the longest name
 # below the run folder.
 _LONGEST_RUN = 107 - len('/libvirt/libvirt-admin-sock')
@@ -155,7 +156,7 @@ def _check_readable():
             f'chmod -R a+rX {EMULATOR}')
 
 
-def _inside(options, binds, command, **environment):
+def _inside(options, binds, command, nodes=(), **environment):
     """Become a command inside the root with this host's folders."""
     run = options.run.absolute()
     if len(str(run)) > _LONGEST_RUN:
@@ -168,6 +169,7 @@ def _inside(options, binds, command, **environment):
         options.root, command,
         binds=[f'{run}:/run',
                f'{EMULATOR}:{_PYTHON_PATH}/nova_sev_attest/emulator', *binds],
+        nodes=nodes,
         environment=dict(PYTHONPATH=_PYTHON_PATH,
                          PYTHONDONTWRITEBYTECODE='1', **environment))
     os.execv(line[0], line)
@@ -216,6 +218,7 @@ def _libvirtd(options):
     (options.state / 'etc' / 'libvirtd.conf').write_text(
         _LIBVIRTD_CONF.format(host_uuid=options.host_uuid))
     _inside(options, binds, ['/usr/sbin/libvirtd'],
+            nodes=[_KVM_NODE] if options.kvm else [],
             PATH=f'{_WRAPPERS}:/usr/sbin:/usr/bin', LD_PRELOAD=_PRELOAD)
 
 
@@ -257,6 +260,10 @@ def main(arguments=None):
                          metavar='PATH[:INSIDE]')
         if name == 'libvirtd':
             sub.add_argument('--host-uuid', type=uuid.UUID, required=True)
+            sub.add_argument(
+                '--kvm', action='store_true',
+                help="offer domains of type kvm, too, where the machine has "
+                     "KVM (SEV guests run on QEMU's CPU emulation anyway)")
         else:
             sub.add_argument('command', nargs='+')
     command('status', _status, 'run')

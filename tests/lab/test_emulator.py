@@ -20,12 +20,13 @@ Debian's virt-qemu-sev-validate as a judge that is neither.
 import base64
 import contextlib
 import dataclasses
-import hashlib
+import json
 import os
 import pathlib
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ import pytest
 from devstack.lab import compute_root
 from devstack.lab.guest import initramfs
 from devstack.lab.guest import tree
+from devstack.lab import kvm_amd
 from devstack.lab import layout as lab_layout
 from nova_sev_attest.launch import chain
 from nova_sev_attest.launch import digest
@@ -48,7 +50,7 @@ from nova_sev_attest.launch import policy
 from nova_sev_attest.launch import secret
 from nova_sev_attest.trust import roots
 
-_SECONDS = 30
+_SECONDS = 120
 _COMMAND_LINE = 'console=ttyS0 iomem=relaxed panic=-1 quiet'
 _POLICY = policy.LaunchPolicy.for_technology('amd-sev')
 _PASSPHRASE = b'only the emulated platform can read this'
@@ -62,7 +64,7 @@ poweroff -f
 '''
 _APPLETS = ('sh', 'mount', 'dd', 'od', 'tr', 'poweroff', 'echo')
 _XML = '''
-<domain type='qemu'>
+<domain type='{type}'>
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
   <memoryBacking><locked/></memoryBacking>
@@ -76,6 +78,7 @@ _XML = '''
     <cmdline>{command_line}</cmdline>
   </os>
   <features><acpi/></features>
+  {cpu}
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
@@ -118,7 +121,8 @@ class Host:
         self._arguments = ['--root', self.root, '--run', run]
         self._view = ['--state', folder / 'state', '--log', folder / 'log',
                       '--bind', folder / 'shared']
-        self._processes = []
+        self._processes = {}
+        self._uuid = uuid.uuid4()
         (folder / 'shared').mkdir()
 
     def _command(self, name, *arguments):
@@ -127,22 +131,24 @@ class Host:
         return [str(word) for word in line]
 
     def start(self, name, *arguments):
-        # Nothing outlives the namespace's first process, which is a shell:
-        # libvirtd would not reap the orphans that end with it.
-        with (self.folder / f'{name}.log').open('wb') as log:
+        with (self.folder / f'{name}.log').open('ab') as log:
             process = subprocess.Popen(
-                ['unshare', '--fork', '--pid', '--kill-child',
-                 '--mount-proc', 'sh', '-c', '"$@"; exit $?', 'sh',
-                 *self._command(name, *arguments)],
-                stdout=log, stderr=subprocess.STDOUT)
-        self._processes.append(process)
+                self._command(name, *arguments), stdout=log,
+                stderr=subprocess.STDOUT)
+        self._processes[name] = process
+
+    def stop(self, name):
+        process = self._processes.pop(name)
+        process.terminate()
+        process.wait(_SECONDS)
 
     def start_platform(self):
         self.start('platform', '--keys', self.keys)
         self.wait(self.launches)
 
     def start_libvirtd(self):
-        self.start('libvirtd', *self._view, '--host-uuid', uuid.uuid4())
+        kvm = ['--kvm'] if os.path.exists('/dev/kvm') else []
+        self.start('libvirtd', *self._view, '--host-uuid', self._uuid, *kvm)
         return self.wait(self._connect)
 
     def _connect(self):
@@ -152,10 +158,23 @@ class Host:
         except libvirt.libvirtError as error:
             raise OSError(str(error)) from error
 
-    def stop(self):
-        for process in reversed(self._processes):
-            process.kill()
-            process.wait()
+    def close(self):
+        for name in ('libvirtd', 'platform'):
+            if name in self._processes:
+                self.stop(name)
+        for words in self.guests():
+            raise AssertionError(f'{words} was left over')
+
+    def guests(self):
+        """Processes of guests and of their monitors' proxies."""
+        found = {}
+        for entry in pathlib.Path('/proc').glob('[0-9]*'):
+            with contextlib.suppress(OSError):
+                words = (entry / 'cmdline').read_bytes().decode().split('\0')
+                inside = os.readlink(entry / 'root') == str(self.root)
+                if inside and self.run.name in ' '.join(words):
+                    found[int(entry.name)] = words
+        return found
 
     def execute(self, *command):
         """Run a program of the root with libvirtd's view."""
@@ -185,28 +204,33 @@ class Host:
 
 @pytest.fixture(scope='module')
 def lab():
-    reason = None
     if os.geteuid():
         reason = 'unpacking and entering a compute root needs root'
-    if reason:
-        pytest.fail(reason) if os.environ.get('CI') else pytest.skip(reason)
+        if os.environ.get('CI'):
+            pytest.fail(reason)
+        pytest.skip(reason)
     found = lab_layout.Layout.from_environment()
     compute_root.build(found.compute_root, found.cache)
     return found
 
 
+@contextlib.contextmanager
+def _host(lab, folder):
+    run = pathlib.Path(f'/run/sev-test-{secrets.token_hex(4)}')
+    made = Host(lab, folder, run)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(run, ignore_errors=True)
+
+
 @pytest.fixture(scope='module')
 def host(lab, tmp_path_factory):
-    # The user of QEMU has to reach it.
-    folder = tmp_path_factory.mktemp('host')
-    run = pathlib.Path(f'/run/sev-test-{secrets.token_hex(4)}')
-    started = Host(lab, folder, run)
-    try:
-        started.start_platform()
-        yield started
-    finally:
-        started.stop()
-        shutil.rmtree(run)
+    # Below the system's own /tmp: the user of QEMU has to reach it.
+    with _host(lab, tmp_path_factory.mktemp('host')) as made:
+        made.start_platform()
+        yield made
 
 
 @pytest.fixture(scope='module')
@@ -218,8 +242,12 @@ def libvirtd(host):
 
 @pytest.fixture(scope='module')
 def platform(host, libvirtd):
+    return _platform(host, libvirtd)
+
+
+def _platform(host, connection):
     """The platform as libvirt shows it, verified up to its own root."""
-    told = libvirtd.getSEVInfo()
+    told = connection.getSEVInfo()
     anchors = roots.load_anchors(
         extra=[f'emulated={host.keys}/ask_ark.cert'])
     return chain.PlatformCertificates.from_libvirt(
@@ -247,12 +275,13 @@ class Domain:
     """A transient domain, gone at the end."""
 
     def __init__(self, host, connection, boot, issued, **changes):
-        self.name = f'guest-{secrets.token_hex(4)}'
+        self.name = f'{host.run.name}-{secrets.token_hex(4)}'
         self.console = host.folder / 'shared' / self.name
         self.console.touch()
         self._host = host
         values = {
-            'name': self.name, 'memory': 256, 'kernel': boot.kernel,
+            'name': self.name, 'type': 'qemu', 'cpu': '',
+            'memory': 256, 'kernel': boot.kernel,
             'initrd': boot.initrd, 'command_line': boot.command_line,
             'console': self.console, 'policy': _POLICY.word,
             'certificate': _encode(issued.godh_certificate),
@@ -334,19 +363,6 @@ def _verify(issued, domain, boot):
     return issued.verify(domain.evidence(), {boot.digest(): claims})
 
 
-def _leftovers(host):
-    """Processes of guests that are still there."""
-    found = []
-    for entry in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-        with contextlib.suppress(OSError):
-            words = entry.read_bytes().split(b'\0')
-            if b'qemu' in words[0] or b'nova_sev_attest.emulator' in words:
-                root = os.readlink(entry.with_name('root'))
-                if root == str(host.root) and b'daemon' not in words:
-                    found.append(words)
-    return found
-
-
 def test_libvirt_offers_sev(host, libvirtd):
     code, told = host.execute('virsh', '-c', 'qemu:///system',
                               'domcapabilities', '--machine', 'q35',
@@ -360,7 +376,7 @@ def test_chain_ends_in_the_emulated_root_only(host, libvirtd, platform):
     assert platform.emulated
     assert platform.anchor_name == 'emulated'
     told = libvirtd.getSEVInfo()
-    other = machine_root = host.folder / 'other'
+    other = host.folder / 'other'
     subprocess.run([sys.executable, '-c', (
         'import sys; from nova_sev_attest.emulator import platform; '
         'platform.open_platform(sys.argv[1])'), other], check=True,
@@ -369,7 +385,7 @@ def test_chain_ends_in_the_emulated_root_only(host, libvirtd, platform):
         base64.b64decode(told['pdh']), base64.b64decode(told['cert-chain']))
     with pytest.raises(errors.ChainVerificationError):
         certificates.verify(roots.load_anchors(
-            extra=[f'emulated={machine_root}/ask_ark.cert']))
+            extra=[f'emulated={other}/ask_ark.cert']))
 
 
 def test_guest_gets_its_secret(host, start, boot):
@@ -476,7 +492,7 @@ def test_corrupt_session_fails_the_start(host, start, platform, refused):
         start(issued=issued, session=_encode(session))
     assert host.launches()[-1]['events'][0]['event'] == 'refused'
     assert not host.launches()[-1]['instructions_run']
-    host.wait(lambda: not _leftovers(host) or None)
+    host.wait(lambda: not host.guests() or None)
 
 
 def test_session_for_another_policy_fails_the_start(start, refused):
@@ -533,35 +549,96 @@ def test_running_guest_takes_no_secret(start, boot):
         domain.inject(released.packet)
 
 
-def test_platform_gone_means_no_start(host, lab, tmp_path):
-    """A guest that was measured does not run without its platform."""
-    folder = tmp_path / 'own'
-    folder.mkdir()
-    run = pathlib.Path(f'/run/sev-test-{secrets.token_hex(4)}')
-    own = Host(lab, folder, run)
+def test_kvm_is_swapped_for_cpu_emulation(start, libvirtd, boot):
+    import libvirt
     try:
+        libvirtd.getDomainCapabilities(None, 'x86_64', 'q35', 'kvm', 0)
+    except libvirt.libvirtError as error:
+        pytest.skip(f'the machine has no KVM: {error}')
+    domain, issued = start(type='kvm', cpu="<cpu mode='host-passthrough'/>")
+    _verify(issued, domain, boot)
+
+
+def test_guest_survives_a_restart_of_libvirtd(host, lab, boot, tmp_path):
+    with _host(lab, tmp_path) as own:
+        own.start_platform()
+        connection = own.start_libvirtd()
+        issued = machine.begin(_platform(own, connection), uuid.uuid4(),
+                               _POLICY)
+        copied = dataclasses.replace(boot, **{
+            name: shutil.copy(getattr(boot, name), tmp_path / 'shared')
+            for name in ('kernel', 'initrd')})
+        domain = Domain(own, connection, copied, issued)
+        try:
+            connection.close()
+            own.stop('libvirtd')
+            connection = own.start_libvirtd()
+            domain.domain = connection.lookupByName(domain.name)
+            released = _verify(issued, domain, boot).release(
+                _SECRETS, area=boot.firmware.require_secret_area())
+            domain.inject(released.packet)
+            # And without its platform it is never let run.
+            own.stop('platform')
+            import libvirt
+            with pytest.raises(libvirt.libvirtError, match='gone'):
+                domain.resume()
+            assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+        finally:
+            domain.destroy()
+            connection.close()
+            own.wait(lambda: not own.guests() or None)
+
+
+def test_libvirtd_needs_the_platform(lab, tmp_path):
+    with _host(lab, tmp_path) as own:
         code, told = own.execute('true')
-        assert code != 0
-        assert 'start "platform" first' in told
-    finally:
-        own.stop()
-        shutil.rmtree(run, ignore_errors=True)
+    assert code == 1
+    assert 'start "platform" first' in told
+
+
+def test_killed_guest_leaves_nothing(host, start):
+    domain, _ = start()
+    qemu, = (number for number, words in host.guests().items()
+             if domain.name in ' '.join(words)
+             and words[0].startswith('/usr/bin/qemu'))
+    os.kill(qemu, signal.SIGKILL)
+    host.wait(lambda: not host.guests() or None)
+    host.wait(lambda: domain.launch['state'] == 'ended' or None)
+    assert not domain.launch['instructions_run']
 
 
 def test_nothing_is_left_of_destroyed_guests(host, start):
     domain, _ = start()
-    assert _leftovers(host)
+    assert host.guests()
     domain.destroy()
-    host.wait(lambda: not _leftovers(host) or None)
+    host.wait(lambda: not host.guests() or None)
     host.wait(lambda: domain.launch['state'] == 'ended' or None)
     assert not list((host.root / 'tmp').glob('sev-*'))
 
 
 def test_keys_stay_with_the_daemon(host):
-    names = ['ask.pem', 'chips/chip0/pdh.pem']
-    for name in names:
-        mode = (host.keys / name).stat()
-        assert mode.st_mode & 0o077 == 0 and mode.st_uid == 0
-    anchor = (host.keys / 'ask_ark.cert').read_bytes()
-    assert hashlib.sha256(anchor).digest()
-    assert len(anchor) == 3200
+    for name in ('ask.pem', 'chips/chip0/pdh.pem'):
+        found = (host.keys / name).stat()
+        assert found.st_uid == 0 and not found.st_mode & 0o077
+    # Not in what libvirtd and QEMU see.
+    code, _ = host.execute('test', '-e', host.keys / 'ask.pem')
+    assert code == 1
+
+
+@pytest.mark.parametrize('sev_es', [False, True])
+def test_nova_compute_sees_a_kernel_with_sev(lab, sev_es):
+    modules = pathlib.Path('/sys/module')
+    names = set(os.listdir(modules)) | {'kvm_amd'}
+    script = ("import json, os; m = '/sys/module/'; "
+              "p = m + 'kvm_amd/parameters/'; "
+              "print(json.dumps([sorted(os.listdir(m)), "
+              "{n: open(p + n).read() for n in os.listdir(p)}]))")
+    told = subprocess.run(
+        kvm_amd.command_line([sys.executable, '-c', script], sev_es=sev_es),
+        check=True, capture_output=True, text=True).stdout
+    seen, parameters = json.loads(told)
+    assert names <= set(seen)
+    assert parameters == {'sev': 'Y\n', 'sev_es': 'Y\n' if sev_es else 'N\n',
+                          'sev_snp': 'N\n'}
+    # Nothing of it is seen outside.
+    assert set(os.listdir(modules)) | {'kvm_amd'} == names
