@@ -209,7 +209,7 @@ def _platform(options):
     _inside(options, [f'{keys}'], [
         '/usr/bin/python3', '-m', 'nova_sev_attest.emulator', 'daemon',
         '--socket', _SOCKET, '--socket-group', QEMU_USER[1], '--keys', keys,
-        '--chip', options.chip, *(['--sev-es'] if options.sev_es else [])])
+        '--chip', options.chip])
 
 
 def _libvirtd(options):
@@ -253,7 +253,6 @@ def main(arguments=None):
     command('build', _build, 'root', 'cache')
     sub = command('platform', _platform, 'root', 'run', 'keys')
     sub.add_argument('--chip', default='chip0')
-    sub.add_argument('--sev-es', action='store_true')
     for name, function in (('libvirtd', _libvirtd), ('exec', _exec)):
         sub = command(name, function, 'root', 'run', 'state', 'log')
         sub.add_argument('--bind', action='append', default=[],

@@ -26,7 +26,7 @@
 #define SEV_GUESTS 509u
 #define SEV_MIN_ASID 100u
 
-/* libvirt's (src/util/virhostcpu.c). It asks for no leaf but SEV's. */
+/* In the place of libvirt's own (src/util/virhostcpu.c). */
 int
 virHostCPUX86GetCPUID(uint32_t leaf, uint32_t subleaf, uint32_t *eax,
                       uint32_t *ebx, uint32_t *ecx, uint32_t *edx)

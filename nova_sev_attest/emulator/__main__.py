@@ -30,7 +30,7 @@ def _daemon(options):
                         format='%(asctime)s %(levelname)s %(message)s')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     daemon.serve(options.socket, options.keys, options.chip,
-                 options.sev_es, options.socket_group)
+                 options.socket_group)
 
 
 def _qemu(options):
@@ -67,7 +67,6 @@ def main(arguments=None):
                          help='folder of the keys, made when missing')
     command.add_argument('--chip', default='chip0',
                          help='name of the chip under the root of the keys')
-    command.add_argument('--sev-es', action='store_true')
 
     command = commands.add_parser('qemu', help='in the place of QEMU')
     command.set_defaults(function=_qemu)

@@ -89,9 +89,9 @@ class Record:
 class Guest:
     """One guest: its launch, its memory and its record."""
 
-    def __init__(self, identity, encrypted_state, record):
+    def __init__(self, identity, record):
         self._launch = launch.Launch(identity.key, platform.API,
-                                     platform.BUILD, encrypted_state)
+                                     platform.BUILD)
         self._memory = None
         self._memory_size = 0
         self.record = record
@@ -215,16 +215,14 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     :param path: socket to listen on; an old one is replaced.
     :param identity: a :class:`platform.Platform`.
-    :param encrypted_state: offer SEV-ES.
     :param users: numbers of the users served beside root.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, path, identity, encrypted_state=False, users=()):
+    def __init__(self, path, identity, users=()):
         self.identity = identity
-        self.encrypted_state = encrypted_state
         self.users = {0, os.geteuid(), *users}
         self._records = collections.deque(maxlen=_HISTORY)
         self._lock = threading.Lock()
@@ -246,7 +244,7 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         record = Record(*names)
         with self._lock:
             self._records.append(record)
-        return Guest(self.identity, self.encrypted_state, record)
+        return Guest(self.identity, record)
 
     def capabilities(self):
         """What QEMU answers to query-sev-capabilities."""
@@ -261,8 +259,7 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """All launches, the oldest first."""
         with self._lock:
             records = list(self._records)
-        return {'encrypted_state': self.encrypted_state,
-                'launches': [record.to_dict() for record in records]}
+        return {'launches': [record.to_dict() for record in records]}
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -305,7 +302,7 @@ class _Connection(socketserver.BaseRequestHandler):
         return self.guest.command(name, request, descriptors)
 
 
-def serve(path, keys, chip='chip0', encrypted_state=False, group=None):
+def serve(path, keys, chip='chip0', group=None):
     """Serve until the process is ended.
 
     :param path: socket to listen on, in a folder that is made when missing.
@@ -318,7 +315,7 @@ def serve(path, keys, chip='chip0', encrypted_state=False, group=None):
     identity = platform.open_platform(keys, chip)
     (path.parent / 'pdh.cert').write_bytes(identity.pdh)
     users = () if group is None else (group,)
-    with Daemon(path, identity, encrypted_state, users) as daemon:
+    with Daemon(path, identity, users) as daemon:
         if group is not None:
             os.chown(path, 0, group)
         path.chmod(0o660)

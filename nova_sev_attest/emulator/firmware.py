@@ -25,7 +25,6 @@ import uuid
 _FOOTER = uuid.UUID('96b582de-1fb2-45f7-baea-a366c55a082d')
 _SECRET = uuid.UUID('4c2eb361-7d9b-4cc3-8081-127c90d3d294')
 _HASHES = uuid.UUID('7255371f-3a3b-4b04-927b-1da6efa8d454')
-_RESET = uuid.UUID('00f771de-1a7e-4fcb-890e-68c77e2fb44e')
 # Bytes between the last entry and the image's end.
 _FOOTER_GAP = 32
 _ENTRY = struct.Struct('<H16s')
@@ -57,7 +56,6 @@ class Firmware:
 
     secret: Area | None
     hashes: Area | None
-    reset_address: int | None
 
 
 def parse(image):
@@ -75,12 +73,7 @@ def parse(image):
                                 f'{len(entries[guid])} bytes, not 8')
         return Area(*struct.unpack('<II', entries[guid]))
 
-    reset = entries.get(_RESET)
-    if reset is not None and len(reset) != 4:
-        raise FirmwareError(f"the firmware's reset entry has {len(reset)} "
-                            f'bytes, not 4')
-    return Firmware(area(_SECRET), area(_HASHES),
-                    reset and int.from_bytes(reset, 'little'))
+    return Firmware(area(_SECRET), area(_HASHES))
 
 
 def _entries(image):

@@ -53,6 +53,9 @@ class Probe:
             return self._capabilities
         return None
 
+    def seen(self, event):
+        """Take note of an event of QEMU's: none matters."""
+
 
 class Guest:
     """Answers for a running guest's launch.
@@ -85,6 +88,12 @@ class Guest:
             return self._commands[command](arguments)
         except channel.PlatformError as error:
             raise CommandFailed(f'SEV: {command}: {error}') from error
+
+    def seen(self, event):
+        """Take note of an event of QEMU's."""
+        # There are more ways than cont to let a guest run.
+        if event == 'RESUME':
+            self._platform.call('finish')
 
     def _query(self, arguments):
         # QEMU 9.1 added the type, and clients choose by it.
@@ -198,10 +207,19 @@ class Proxy:
                 self._disconnect()
                 return
             for line in self._from_qemu.take(data):
+                self._note(line)
                 self._client.sendall(line)
         except (OSError, ValueError) as error:
             _say(f'QEMU: {error}')
             self._disconnect()
+
+    def _note(self, line):
+        # Few lines are events, and replies can be long.
+        if line.startswith((b'{"timestamp"', b'{"event"')):
+            try:
+                self._answers.seen(json.loads(line).get('event'))
+            except Exception as error:
+                _say(f'event: {error!r}')
 
     def _handled(self, line):
         """Answer a command here; False when it is QEMU's to answer."""

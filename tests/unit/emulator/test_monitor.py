@@ -243,6 +243,16 @@ def test_run_is_told_before_qemu_hears(ends, platform):
     assert platform.calls == [('finish', {})]
 
 
+def test_run_by_another_way_is_told(ends, platform):
+    client, qemu = ends
+    qemu.say({'timestamp': {'seconds': 1}, 'event': 'RESUME'})
+    assert client.heard()['event'] == 'RESUME'
+    assert platform.calls == [('finish', {})]
+    qemu.say({'event': 'STOP'})
+    assert client.heard()['event'] == 'STOP'
+    assert platform.calls == [('finish', {})]
+
+
 def test_refused_run_never_reaches_qemu(ends, platform):
     client, _ = ends
     platform.refuses['finish'] = 'gone'
