@@ -143,7 +143,10 @@ class Engine:
                 _decode(request['platform']['cert_chain'],
                         'platform_malformed', 'certificate chain'))
         except launch_errors.FormatError as exc:
-            raise errors.BadRequest('platform_malformed', str(exc)) from exc
+            raise errors.BadRequest(
+                'platform_malformed',
+                f'The host\'s platform certificates are malformed: '
+                f'{exc}') from exc
         server = self._servers.get(request['server_id'])
         now = timeutils.utcnow()
         launch = launches.Launch(

@@ -29,6 +29,14 @@ from devstack.lab import supervision
 _TOOL = lab_layout.CHECKOUT / 'tools' / 'lab'
 
 
+def pytest_configure(config):
+    # The SDK warns about its own code, hundreds of times.
+    config.addinivalue_line(
+        'filterwarnings', 'ignore::openstack.warnings.RemovedInSDK50Warning')
+    config.addinivalue_line(
+        'filterwarnings', 'ignore::openstack.warnings.RemovedInSDK60Warning')
+
+
 @dataclasses.dataclass(frozen=True)
 class Project:
     """What the owner's project has for all tests.

@@ -19,9 +19,12 @@ saw no instruction of it, and no domain, process or file of it is left (see
 
 import base64
 import dataclasses
+import subprocess
 
 import pytest
 
+from devstack.lab import debroot
+from devstack.lab import demo
 from devstack.lab import owner as lab_owner
 from nova_sev_attest.client import exceptions
 from tests.lab import meddler
@@ -33,8 +36,14 @@ _CERTIFICATE_SIZE = 2084
 # What the owner gets wrong
 
 
-def test_debians_stock_firmware_is_refused_at_upload(layout, owner):
-    stock = layout.compute_root / 'usr/share/ovmf/OVMF.fd'
+def test_debians_stock_firmware_is_refused_at_upload(
+        layout, owner, tmp_path):
+    # Debian 13's; newer builds declare an area, and use it for nothing.
+    archives = debroot.download(['ovmf'], cache=layout.cache)
+    for archive in archives:
+        subprocess.run(['dpkg-deb', '--extract', archive, tmp_path],
+                       check=True)
+    stock = tmp_path / 'usr/share/OVMF/OVMF_CODE_4M.fd'
     with pytest.raises(exceptions.RequestRefused) as refused:
         owner.upload_firmware(stock)
     assert refused.value.code == 'attestation.firmware_unusable'
@@ -42,22 +51,23 @@ def test_debians_stock_firmware_is_refused_at_upload(layout, owner):
 
 
 def test_a_policy_of_another_project_is_out_of_reach(
-        other, boot, assert_refused):
-    theirs = other.create_policy(
-        name=lab_owner.unique('theirs'), trusted_roots=['emulated'],
-        firmwares=[], kernels=[], initrds=[], command_lines=[], secrets=[])
+        layout, guest, other, boot, assert_refused):
+    firmware = other.upload_firmware(demo.firmware_path(layout))
+    theirs = other.create_guest_policy(
+        lab_owner.unique('theirs'), guest, firmware,
+        trusted_roots=['emulated'])
     for name in ('name', 'id'):
         assert_refused(boot({'name': theirs[name]}), 'polic')
 
 
-def test_a_secret_of_another_project_cannot_be_named(other, project):
+def test_a_secret_of_another_project_cannot_be_named(
+        layout, guest, other, project):
+    firmware = other.upload_firmware(demo.firmware_path(layout))
     # The key service may read it: the owner granted it that.
     with pytest.raises(exceptions.RequestRefused) as refused:
-        other.create_policy(
-            name=lab_owner.unique('greedy'), trusted_roots=['emulated'],
-            firmwares=[], kernels=[], initrds=[], command_lines=[],
-            secrets=[{'guid': lab_owner.LUKS_GUID,
-                      'secret_ref': project.secret}])
+        other.create_guest_policy(
+            lab_owner.unique('greedy'), guest, firmware,
+            secret=project.secret, trusted_roots=['emulated'])
     assert refused.value.status == 403
     assert refused.value.code == 'attestation.secret_forbidden'
 
@@ -112,13 +122,14 @@ def test_another_command_line(
 
 def test_another_firmware(
         layout, owner, make_policy, boot, tmp_path, assert_refused):
-    firmware = bytearray((
-        layout.compute_root / 'usr/share/ovmf/OVMF.amdsev.fd').read_bytes())
+    firmware = bytearray(demo.firmware_path(layout).read_bytes())
     # Its first bytes are padding; the tables are at the end.
     firmware[0] ^= 1
     (tmp_path / 'firmware').write_bytes(firmware)
     other = owner.upload_firmware(tmp_path / 'firmware')
-    assert_refused(boot(make_policy(firmwares=[other])), 'firmware')
+    # The host does not know the file that libvirt chose, so nothing tells
+    # that it is the firmware that differs.
+    assert_refused(boot(make_policy(firmwares=[other])), 'measurement')
 
 
 # A key service that cannot be had
@@ -269,7 +280,7 @@ def test_a_session_for_another_platform(
             _flip(session, 'session', 20)
 
     meddling.on_answer = swap
-    assert_refused(boot(policy), 'session|launch')
+    assert_refused(boot(policy), 'platform refused', 'session')
 
 
 def test_debugging_cannot_be_switched_on(
@@ -281,7 +292,7 @@ def test_debugging_cannot_be_switched_on(
             document['launch']['session']['policy'] &= ~1
 
     meddling.on_answer = allow_debugging
-    assert_refused(boot(policy), 'policy|launch|session')
+    assert_refused(boot(policy), 'policy word')
 
 
 def test_a_packet_for_another_launch(
@@ -296,7 +307,7 @@ def test_a_packet_for_another_launch(
 
     meddling.on_answer = replay
     assert owner.wait(boot(policy), 'ACTIVE').status == 'ACTIVE'
-    assert_refused(boot(policy), 'secret|inject|launch')
+    assert_refused(boot(policy), 'platform refused', 'secret')
 
 
 def test_claims_accept_nothing(
