@@ -61,11 +61,14 @@ class Lab:
             running, for a look at it.
         """
         self._take_lock()
-        self._build_roots()
+        is_up = supervision.answers(self.layout)
+        if not is_up:
+            # Never under the feet of what runs in them.
+            self._build_roots()
         configuration.write(self.layout)
         databases.make_files(self.layout)
         supervision.write_configuration(self.layout, self.services.values())
-        if supervision.answers(self.layout):
+        if is_up:
             supervision.reload(self.layout)
         else:
             # Whatever is left of a supervisor that was killed.
