@@ -53,6 +53,7 @@ class RequestError(Exception):
 class Record:
     """What is told of a launch: never a key or a secret.
 
+    :ivar vcpus: vCPUs whose registers were measured; 0 without SEV-ES.
     :ivar instructions_run: whether the guest's vCPUs were ever let run.
     """
 
@@ -61,6 +62,7 @@ class Record:
         self.uuid = domain_uuid
         self.policy = None
         self.digest = None
+        self.vcpus = 0
         self.secrets = 0
         self.instructions_run = False
         self.state = str(launch.State.UNINIT)
@@ -81,7 +83,7 @@ class Record:
         return {'name': self.name, 'uuid': self.uuid,
                 'technology': technology, 'policy': self.policy,
                 'state': self.state, 'digest': self.digest,
-                'secrets': self.secrets,
+                'vcpus': self.vcpus, 'secrets': self.secrets,
                 'instructions_run': self.instructions_run,
                 'events': list(self.events)}
 
@@ -125,6 +127,12 @@ class Guest:
         self._launch.update(data)
         return {}
 
+    def update_vmsa(self, request, descriptors):
+        """LAUNCH_UPDATE_VMSA of one vCPU's registers."""
+        self._launch.update_vmsa(_bytes(request, 'page', launch.VMSA_SIZE))
+        self.record.vcpus += 1
+        return {}
+
     def measure(self, request, descriptors):
         """LAUNCH_MEASURE."""
         measurement = self._launch.measure()
@@ -161,6 +169,7 @@ class Guest:
     def command(self, name, request, descriptors):
         """Run one command; a refusal is kept in the record."""
         commands = {'start': self.start, 'update': self.update,
+                    'update_vmsa': self.update_vmsa,
                     'measure': self.measure, 'secret': self.secret,
                     'finish': self.finish, 'query': self.query}
         if name not in commands:

@@ -22,6 +22,7 @@ import hashlib
 import struct
 import uuid
 
+_RESET = uuid.UUID('00f771de-1a7e-4fcb-890e-68c77e2fb44e')
 _FOOTER = uuid.UUID('96b582de-1fb2-45f7-baea-a366c55a082d')
 _SECRET = uuid.UUID('4c2eb361-7d9b-4cc3-8081-127c90d3d294')
 _HASHES = uuid.UUID('7255371f-3a3b-4b04-927b-1da6efa8d454')
@@ -52,10 +53,14 @@ class Area:
 
 @dataclasses.dataclass(frozen=True)
 class Firmware:
-    """The entries of an image that matter to SEV; None where it has none."""
+    """The entries of an image that matter to SEV; None where it has none.
+
+    :ivar reset: where application processors start, 32 bits.
+    """
 
     secret: Area | None
     hashes: Area | None
+    reset: int | None
 
 
 def parse(image):
@@ -65,15 +70,21 @@ def parse(image):
     """
     entries = _entries(image)
 
-    def area(guid):
+    def numbers(guid, count):
         if guid not in entries:
             return None
-        if len(entries[guid]) != 8:
+        if len(entries[guid]) != 4 * count:
             raise FirmwareError(f'entry {guid} of the firmware has '
-                                f'{len(entries[guid])} bytes, not 8')
-        return Area(*struct.unpack('<II', entries[guid]))
+                                f'{len(entries[guid])} bytes, not '
+                                f'{4 * count}')
+        return struct.unpack(f'<{count}I', entries[guid])
 
-    return Firmware(area(_SECRET), area(_HASHES))
+    def area(guid):
+        found = numbers(guid, 2)
+        return found and Area(*found)
+
+    reset = numbers(_RESET, 1)
+    return Firmware(area(_SECRET), area(_HASHES), reset and reset[0])
 
 
 def _entries(image):

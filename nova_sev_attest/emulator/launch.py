@@ -117,14 +117,12 @@ class Launch:
     :param platform_key: the platform's Diffie-Hellman private key (PDH).
     :param api: (major, minor) of the firmware.
     :param build: build of the firmware.
-    :param encrypted_state: whether the platform can run SEV-ES guests.
     """
 
-    def __init__(self, platform_key, api, build, encrypted_state=False):
+    def __init__(self, platform_key, api, build):
         self._platform_key = platform_key
         self._api = api
         self._build = build
-        self._encrypted_state = encrypted_state
         self._contents = hashlib.sha256()
         self._transport_key = self._integrity_key = None
         self._measurement = None
@@ -158,10 +156,6 @@ class Launch:
                 Status.POLICY_FAILURE,
                 f'the policy wants API {needs[0]}.{needs[1]} or newer, this '
                 f'platform has {self._api[0]}.{self._api[1]}')
-        if policy & Policy.ES and not self._encrypted_state:
-            raise CommandError(Status.UNSUPPORTED,
-                               'the policy wants SEV-ES, which this platform '
-                               'does not offer')
         if (owner is None) != (session is None):
             raise CommandError(Status.INVALID_PARAM,
                                'certificate and session go together')

@@ -13,11 +13,12 @@
 """The program that libvirt starts in the place of QEMU.
 
 It becomes QEMU, with the same process id, after it did for an SEV guest what
-QEMU does on a machine with SEV: start the launch, measure the firmware and
-the hashes of the kernel, take the measurement. What is measured is copied
-first and QEMU runs from the copies. QEMU itself is told nothing of SEV: the
-object is taken out of its arguments, guest memory becomes a memory file that
-the secure processor can write to, and a proxy stands before its monitor.
+QEMU does on a machine with SEV: start the launch, measure the firmware, the
+hashes of the kernel and, for SEV-ES, the vCPUs' registers, and take the
+measurement. What is measured is copied first and QEMU runs from the copies.
+QEMU itself is told nothing of SEV: the object is taken out of its arguments,
+guest memory becomes a memory file that the secure processor can write to, and
+a proxy stands before its monitor.
 
 QEMU without SEV would patch a kernel's header, which its hash then does not
 match; so a measured kernel is handed over by firmware configuration files.
@@ -35,8 +36,10 @@ import sys
 import tempfile
 
 from nova_sev_attest.emulator import channel
+from nova_sev_attest.emulator import cpus
 from nova_sev_attest.emulator import firmware
 from nova_sev_attest.emulator import monitor
+from nova_sev_attest.emulator import vmsa
 
 # Of the options looked at, those with a value, which may begin with a dash.
 _WITH_VALUE = frozenset((
@@ -47,6 +50,9 @@ _MEMORY_TYPES = ('memory-backend-ram', 'memory-backend-memfd',
                  'memory-backend-file')
 # What a memory backend keeps when it becomes a memory file.
 _MEMORY_KEPT = ('id', 'size', 'x-use-canonical-path-for-ramblock-id')
+_ENCRYPTED_STATE = 1 << 2
+# Of QEMU's machine q35.
+_MOST_VCPUS = 4096
 _LARGEST_FILE = 512 * 1024 * 1024
 _SEALS = (fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
           | fcntl.F_SEAL_WRITE)
@@ -205,8 +211,9 @@ class SevGuest:
         found = firmware.parse(image)
         memory = self._take_memory()
         kernel = self._take_kernel()
+        policy = _number(self._options['policy'])
         platform.call(
-            'start', [memory], policy=_number(self._options['policy']),
+            'start', [memory], policy=policy,
             dh_cert=self._session_part('dh-cert-file'),
             session=self._session_part('session-file'),
             name=properties(self._arguments.get('-name') or '',
@@ -218,6 +225,10 @@ class SevGuest:
             table = firmware.hash_table(found.hashes, *kernel)
             platform.call('update', address=found.hashes.base,
                           data=base64.b64encode(table).decode())
+        if policy & _ENCRYPTED_STATE:
+            for page in self._save_areas(found.reset):
+                platform.call('update_vmsa',
+                              page=base64.b64encode(page).decode())
         measurement = platform.call('measure')['measurement']
         self._hide_sev()
         if not self._arguments.has('-S'):
@@ -291,6 +302,27 @@ class SevGuest:
                 self._arguments.add('-fw_cfg',
                                     f'name=etc/boot/{name},file={file}')
         return kernel, initrd, command_line
+
+    def _save_areas(self, reset):
+        """The initial registers of each vCPU, the boot processor's first."""
+        # Those that are plugged in later are not measured.
+        told = properties(self._arguments.get('-smp') or '1', 'cpus')
+        try:
+            vcpus = int(told['cpus'])
+        except (KeyError, ValueError) as error:
+            raise UsageError('an SEV-ES guest needs -smp with a number of '
+                             'CPUs') from error
+        if not 1 <= vcpus <= _MOST_VCPUS:
+            raise UsageError(f'{vcpus} CPUs, expected 1 to {_MOST_VCPUS}')
+        if vcpus > 1 and not reset:
+            raise UsageError('the firmware does not say where application '
+                             'processors start: it can run one CPU only')
+        features = properties(self._arguments.get('-cpu') or 'qemu64',
+                              'cpu')
+        signature = cpus.signature(features['cpu'], features)
+        yield vmsa.save_area(vmsa.RESET_VECTOR, signature)
+        for _ in range(vcpus - 1):
+            yield vmsa.save_area(reset, signature)
 
     def _hide_sev(self):
         """Take out what QEMU without SEV and KVM would refuse."""
@@ -451,8 +483,8 @@ def run(words, platform_path, binary):
             _run_probe(arguments, platform_path, binary)
         else:
             _become(binary, arguments, [])
-    except (channel.PlatformError, firmware.FirmwareError, UsageError,
-            OSError) as error:
+    except (channel.PlatformError, cpus.UnknownModel,
+            firmware.FirmwareError, UsageError, OSError) as error:
         # Said while the monitor's socket is still open: once it closes,
         # libvirt reads the log.
         print(f'qemu-system-x86_64: SEV: {error}', file=sys.stderr,

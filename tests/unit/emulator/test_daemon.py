@@ -11,6 +11,7 @@
 # under the License.
 
 import base64
+import hashlib
 import os
 import socket
 import struct
@@ -271,3 +272,28 @@ def test_descriptors_are_not_kept(connect, started, memory):
         with pytest.raises(channel.PlatformError):
             started.call('start', [memory], policy=1)
     assert opened() == before
+
+
+def test_measures_the_registers_of_an_encrypted_state(
+        connect, memory, published):
+    guest = connect()
+    # Without a session: any policy will do.
+    guest.call('start', [memory], policy=0x3f, name='guest', uuid='a-uuid')
+    guest.call('update', address=_ADDRESS, data=_encode(bytes(16)))
+    pages = [bytes(4096), b'\1' * 4096]
+    for page in pages:
+        assert guest.call('update_vmsa', page=_encode(page)) == {}
+    with pytest.raises(channel.PlatformError, match='4097'):
+        guest.call('update_vmsa', page=_encode(bytes(4097)))
+    guest.call('measure')
+    record, = _status(connect)
+    assert record['technology'] == 'amd-sev-es' and record['vcpus'] == 2
+    assert record['digest'] == hashlib.sha256(
+        bytes(16) + b''.join(pages)).hexdigest()
+
+
+def test_without_encrypted_state_no_registers_are_measured(connect, started):
+    with pytest.raises(channel.PlatformError, match='INVALID_PARAM'):
+        started.call('update_vmsa', page=_encode(bytes(4096)))
+    record, = _status(connect)
+    assert record['vcpus'] == 0

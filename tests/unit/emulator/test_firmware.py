@@ -23,6 +23,7 @@ from tests import vectors
 
 _SECRET = '4c2eb361-7d9b-4cc3-8081-127c90d3d294'
 _HASHES = '7255371f-3a3b-4b04-927b-1da6efa8d454'
+_RESET = '00f771de-1a7e-4fcb-890e-68c77e2fb44e'
 _FOOTER = '96b582de-1fb2-45f7-baea-a366c55a082d'
 
 
@@ -44,7 +45,7 @@ def test_finds_the_entries_of_an_amdsev_build():
     found = firmware.parse(vectors.read(name))
     assert found == firmware.Firmware(
         secret=firmware.Area(0x80c000, 0xc00),
-        hashes=firmware.Area(0x80cc00, 0x400))
+        hashes=firmware.Area(0x80cc00, 0x400), reset=0x80b004)
 
 
 def test_finds_empty_areas_of_a_stock_build():
@@ -54,7 +55,7 @@ def test_finds_empty_areas_of_a_stock_build():
 
 @pytest.mark.parametrize('image', [b'', bytes(49), bytes(4096)])
 def test_firmware_without_a_table_has_nothing(image):
-    assert firmware.parse(image) == firmware.Firmware(None, None)
+    assert firmware.parse(image) == firmware.Firmware(None, None, None)
 
 
 def test_reads_made_entries():
@@ -62,11 +63,12 @@ def test_reads_made_entries():
         _entry('11111111-1111-1111-1111-111111111111', b'whatever'),
         _entry(_SECRET, struct.pack('<II', 0x810000, 0xc00))))
     assert found == firmware.Firmware(
-        firmware.Area(0x810000, 0xc00), None)
+        firmware.Area(0x810000, 0xc00), None, None)
 
 
 @pytest.mark.parametrize('image, text', [
     (_image(_entry(_SECRET, bytes(7))), 'has 7 bytes'),
+    (_image(_entry(_RESET, bytes(8))), 'has 8 bytes, not 4'),
     (_image(_entry(_SECRET, bytes(8), size=17)), 'malformed'),
     (_image(_entry(_SECRET, bytes(8), size=60)), 'malformed'),
     (_image(total=5000), 'longer than the image'),

@@ -43,7 +43,7 @@ class Vector:
 
     def launch(self, **changes):
         arguments = {'api': tuple(self.told['api']),
-                     'build': self.told['build'], 'encrypted_state': True}
+                     'build': self.told['build']}
         return launch.Launch(self.key, **{**arguments, **changes})
 
     def started(self):
@@ -154,14 +154,6 @@ def test_a_newer_api_than_the_platforms_is_refused(plain):
         plain.launch(api=(1, 51)).start(policy, plain.read('godh.cert'),
                                         plain.read('session.bin'))
     assert '2.0' in str(refused.value) and '1.51' in str(refused.value)
-
-
-def test_encrypted_state_only_where_offered():
-    vector = Vector(_NAMES[1])
-    with _refused(launch.Status.UNSUPPORTED):
-        vector.launch(encrypted_state=False).start(
-            vector.policy, vector.read('godh.cert'),
-            vector.read('session.bin'))
 
 
 @pytest.mark.parametrize('cut', [0, 127, 129])

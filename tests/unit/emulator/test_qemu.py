@@ -25,6 +25,7 @@ import time
 import pytest
 
 from nova_sev_attest.emulator import channel
+from nova_sev_attest.emulator import cpus
 from nova_sev_attest.emulator import qemu
 from tests import vectors
 
@@ -208,6 +209,61 @@ def test_start_without_pause_is_a_run(launched, connect):
     launched(**{'-S': False})
     record, = connect().call('status')['launches']
     assert record['instructions_run']
+
+
+@pytest.fixture
+def encrypted(launched, command, connect):
+    """Launch an SEV-ES guest without a session; what was measured of it."""
+    def launch(**changes):
+        command.sev['policy'] = 0x3f
+        for name in ('dh-cert-file', 'session-file'):
+            del command.sev[name]
+        launched(**changes)
+        record, = connect().call('status')['launches']
+        return record
+
+    return launch
+
+
+@pytest.mark.parametrize('smp, vcpus', [
+    ('4,sockets=4,cores=1,threads=1', 4), ('cpus=2,maxcpus=8', 2), ('1', 1),
+    (False, 1)])
+def test_registers_of_every_cpu_are_measured(encrypted, command, smp, vcpus):
+    record = encrypted(**{'-smp': smp, '-cpu': 'EPYC-Milan,x2apic=on'})
+    pages = [vectors.read(f'virtee-sevctl/tests/data/vmsa{number}.bin')
+             for number in (0, 1)]
+    # The vectors' firmware starts its processors where this one does.
+    assert record['digest'] == hashlib.sha256(
+        command.firmware + _table(command.kernel, command.initrd,
+                                  _LINE.encode() + b'\0')
+        + pages[0] + (vcpus - 1) * pages[1]).hexdigest()
+    assert record['vcpus'] == vcpus
+    assert record['technology'] == 'amd-sev-es'
+
+
+def test_host_cpu_is_the_emulated_chips(encrypted, command):
+    record = encrypted(**{'-cpu': 'host,migratable=on'})
+    page = vectors.read('virtee-sevctl/tests/data/vmsa0.bin')
+    assert record['digest'] == hashlib.sha256(
+        command.firmware + _table(command.kernel, command.initrd,
+                                  _LINE.encode() + b'\0')
+        + page).hexdigest()
+
+
+@pytest.mark.parametrize('changes, text', [
+    ({'-cpu': 'Nehalem'}, 'does not know CPU model Nehalem'),
+    ({'-smp': 'sockets=2'}, 'needs -smp'), ({'-smp': 'two'}, 'needs -smp'),
+    ({'-smp': '0'}, '0 CPUs'), ({'-smp': '4097'}, '4097 CPUs')])
+def test_registers_that_are_not_known(encrypted, changes, text):
+    with pytest.raises((qemu.UsageError, cpus.UnknownModel), match=text):
+        encrypted(**changes)
+
+
+def test_application_processors_need_a_start(encrypted, command):
+    # The last bytes of a firmware tell; without them it tells nothing.
+    (command.folder / 'firmware').write_bytes(bytes(4096))
+    with pytest.raises(qemu.UsageError, match='one CPU only'):
+        encrypted(**{'-smp': '2', '-kernel': False})
 
 
 def test_firmware_in_flash_is_found(launched, command, connect):
