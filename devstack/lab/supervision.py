@@ -16,6 +16,7 @@ import configparser
 import contextlib
 import http.client
 import io
+import pathlib
 import shlex
 import time
 import xmlrpc.client
@@ -29,6 +30,7 @@ from devstack.lab import namespace
 # Faults of supervisord's API that only say that nothing had to be done.
 _ALREADY_STARTED = 60
 _NOT_RUNNING = 70
+_PROGRAM = pathlib.Path(__file__).with_name('supervise.py')
 _PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
@@ -80,7 +82,7 @@ def start(layout):
     layout.supervisor_socket.unlink(missing_ok=True)
     process = namespace.start(
         layout,
-        [layout.bin('supervisord'), '-c', _configuration(layout)],
+        [layout.bin('python'), '-P', _PROGRAM, '-c', _configuration(layout)],
         {'PATH': f'{layout.venv}/bin:{_PATH}', 'LANG': 'C.UTF-8',
          'HOME': str(layout.etc / 'home'),
          # Threads otherwise keep an arena each: half of the memory.
