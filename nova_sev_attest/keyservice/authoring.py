@@ -27,6 +27,7 @@ from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.keyservice.stores import base as store_base
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.launch import firmware as launch_firmware
+from nova_sev_attest.launch import profile as launch_profile
 from nova_sev_attest.trust import roots
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ _DEFAULTS = {
     'initrds': [],
     'command_lines': [],
     'vcpus': None,
+    'cpu_models': [],
+    'cpu_signatures': [],
+    'launch_profiles': [],
     'firmware_boot': False,
     'min_api_version': None,
     'secrets': [],
@@ -56,6 +60,25 @@ def _secret_id(reference):
             'secret_ref_malformed',
             'A secret_ref is a UUID or ends in /v1/secrets/{uuid}.')
     return str(uuid.UUID(match[1]))
+
+
+def _wants_application_processors(content):
+    return (launch_profile.SEV_ES in content.technologies
+            and max(content.vcpus) > 1)
+
+
+def _check_sev_es(content):
+    """Refuse a policy that could allow no SEV-ES launch."""
+    missing = [words for words, values in (
+        ('vcpus', content.vcpus),
+        ('cpu_models or cpu_signatures',
+         content.cpu_models or content.cpu_signatures),
+        ('launch_profiles', content.launch_profiles)) if not values]
+    if launch_profile.SEV_ES in content.technologies and missing:
+        raise errors.BadRequest(
+            'sev_es_incomplete',
+            f'SEV-ES measures the vCPUs, so a policy that allows amd-sev-es '
+            f'lists what they may be; it lacks {", ".join(missing)}.')
 
 
 def _is_uuid(text):
@@ -162,14 +185,21 @@ class Authoring:
     def _write(self, change, content, project_id):
         with self._db.writer() as session:
             policy = change(session)
-            if content.kernels:
-                for sha256 in content.firmwares:
-                    found = firmwares.get(session, project_id, sha256)
-                    if found.hash_table is None:
+            for sha256 in content.firmwares:
+                found = firmwares.get(session, project_id, sha256)
+                if content.kernels and found.hash_table is None:
+                    raise errors.BadRequest(
+                        'firmware_unusable',
+                        f'Firmware {sha256} has no table of kernel hashes, '
+                        f'so no kernel can be measured with it.')
+                if _wants_application_processors(content):
+                    image = launch_firmware.Firmware.parse(
+                        firmwares.data(session, found))
+                    if image.reset_eip is None:
                         raise errors.BadRequest(
                             'firmware_unusable',
-                            f'Firmware {sha256} has no table of kernel '
-                            f'hashes, so no kernel can be measured with it.')
+                            f'Firmware {sha256} does not say where more than '
+                            f'one vCPU of an SEV-ES guest start.')
             return policy
 
     @db_api.retried
@@ -228,9 +258,20 @@ class Authoring:
                     f'Two secrets have the GUID {guid}.')
             secrets[guid] = _secret_id(secret['secret_ref'])
         vcpus = request['vcpus']
+        try:
+            profiles = [launch_profile.initial_state(name).name
+                        for name in request['launch_profiles']]
+            for name in request['cpu_models']:
+                launch_profile.cpu_signature(name)
+        except launch_profile.ProfileUnknown as exc:
+            raise errors.BadRequest(exc.code, str(exc)) from exc
         content = policies.Content(**(request | {
             'secrets': secrets,
-            'vcpus': vcpus and [int(number) for number in vcpus]}))
+            'vcpus': vcpus and [int(number) for number in vcpus],
+            'cpu_signatures': [
+                int(number) for number in request['cpu_signatures']],
+            'launch_profiles': profiles}))
+        _check_sev_es(content)
         if content.kernels and not content.command_lines:
             raise errors.BadRequest(
                 'command_line_missing',
@@ -249,10 +290,18 @@ class Authoring:
         if expectations.count(content) > expectations.MAX_DIGESTS:
             raise errors.BadRequest(
                 'policy_too_broad',
-                f'Firmwares, kernels, initrds and command lines make '
-                f'{expectations.count(content)} launches, at most '
-                f'{expectations.MAX_DIGESTS} are possible; use several '
+                f'Firmwares, kernels, initrds, command lines and what SEV-ES '
+                f'measures make {expectations.count(content)} launches, at '
+                f'most {expectations.MAX_DIGESTS} are possible; use several '
                 f'policies.')
+        if (expectations.count_save_areas(content)
+                > expectations.MAX_SAVE_AREAS):
+            raise errors.BadRequest(
+                'policy_too_broad',
+                f'The policy\'s SEV-ES launches have '
+                f'{expectations.count_save_areas(content)} vCPUs in all, at '
+                f'most {expectations.MAX_SAVE_AREAS} are possible; use '
+                f'several policies.')
         return content
 
     def _prove_readable(self, context, content):

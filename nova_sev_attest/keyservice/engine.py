@@ -40,6 +40,7 @@ from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice.stores import base as store_base
 from nova_sev_attest.launch import chain
 from nova_sev_attest.launch import errors as launch_errors
+from nova_sev_attest.launch import expectation
 from nova_sev_attest.launch import firmware as launch_firmware
 from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
@@ -84,6 +85,7 @@ class Engine:
         self._servers = servers
         self._keys = keys
         self._anchors = anchors
+        self._expected = expectation.Cache()
 
     def create(self, launch_id, token, request):
         """Begin a launch, or give the session that it began with.
@@ -331,10 +333,11 @@ class Engine:
             images = self._load_firmwares(
                 session, launch.project_id, content.firmwares)
         issued = self._restore(launch)
-        allowed = expectations.allowed(content, images)
+        allowed = self._expected.expected_digests(
+            expectations.lists(content, launch.technology), images.values())
         try:
             verified = issued.verify(parsed, {
-                digest: dataclasses.asdict(inputs)
+                digest: inputs.claims()
                 for digest, inputs in allowed.items()})
         except launch_errors.MeasurementMismatch:
             raise self._explain(issued, launch, content, images, claims)
@@ -393,7 +396,8 @@ class Engine:
             with self._db.reader() as session:
                 images.update(self._load_firmwares(
                     session, launch.project_id, [claimed]))
-        confirmed = issued.explain(expectations.candidates(claims, images))
+        confirmed = issued.explain(expectations.candidates(
+            content, launch.technology, claims, images))
         if confirmed is None:
             return expectations.mismatch()
         return expectations.difference(content, confirmed)

@@ -12,105 +12,102 @@
 
 """Which launch digests a policy allows, and what an unexpected one was."""
 
-import dataclasses
-
 from nova_sev_attest.keyservice import errors
-from nova_sev_attest.launch import digest as launch_digest
-from nova_sev_attest.launch import kernel_hashes
+from nova_sev_attest.launch import expectation
+from nova_sev_attest.launch import profile as launch_profile
+from nova_sev_attest.launch import vmsa
 
 #: Most launch digests that one policy may allow.
-MAX_DIGESTS = 4096
+MAX_DIGESTS = expectation.MAX_DIGESTS
+#: Most vCPUs, over all its digests: 4 KiB are hashed for each.
+MAX_SAVE_AREAS = 65536
 
-_NO_INITRD = kernel_hashes.NO_INITRD_SHA256.hex()
-_NO_COMMAND_LINE = kernel_hashes.command_line_sha256('').hex()
 
+def lists(content, technology):
+    """What a policy allows launches of one technology.
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What was measured, as SHA-256 in hexadecimal.
-
-    kernel, initrd and command line are None together: a launch without a
-    measured kernel.
+    :param content: Content of a policy
+    :returns: the launch core's Lists
+    :raises ProfileUnknown: it names a CPU model or launch profile that is
+        not known
     """
+    return expectation.Lists(
+        firmwares=content.firmwares, kernels=content.kernels,
+        initrds=content.initrds, command_lines=content.command_lines,
+        firmware_boot=content.firmware_boot,
+        profiles=launch_profile.combinations(
+            technology, content.vcpus or (), _signatures(content),
+            content.launch_profiles))
 
-    firmware_sha256: str
-    kernel_sha256: str | None = None
-    initrd_sha256: str | None = None
-    command_line_sha256: str | None = None
 
-    def digest(self, firmware):
-        """The launch digest, 32 bytes.
-
-        :param firmware: the launch core's Firmware with that SHA-256
-        """
-        hashes = None
-        if self.kernel_sha256 is not None:
-            hashes = kernel_hashes.KernelHashes(
-                bytes.fromhex(self.kernel_sha256),
-                bytes.fromhex(self.initrd_sha256),
-                bytes.fromhex(self.command_line_sha256))
-        return launch_digest.launch_digest(firmware, hashes)
+def _signatures(content):
+    named = map(launch_profile.cpu_signature, content.cpu_models)
+    return list(dict.fromkeys([*named, *content.cpu_signatures]))
 
 
 def count(content):
     """How many launch digests a policy's content allows."""
-    kernels = (len(content.kernels) * max(1, len(content.initrds))
-               * len(content.command_lines))
-    return len(content.firmwares) * (kernels + content.firmware_boot)
+    return sum(lists(content, technology).count()
+               for technology in content.technologies)
 
 
-def _command_lines(content):
-    return {kernel_hashes.command_line_sha256(text).hex(): text
-            for text in content.command_lines}
+def count_save_areas(content):
+    """How many vCPUs are measured for all of them."""
+    total = 0
+    for technology in content.technologies:
+        allowed = lists(content, technology)
+        vcpus = sum(profile.vcpus or 0 for profile in allowed.profiles)
+        if vcpus:
+            total += allowed.count() // len(allowed.profiles) * vcpus
+    return total
 
 
-def allowed(content, firmwares):
-    """The digests that a policy allows.
-
-    :param content: Content of a policy
-    :param firmwares: {SHA-256 in hexadecimal: the launch core's Firmware}
-    :returns: {digest: Inputs}; empty when the policy allows nothing
-    """
-    found = {}
-
-    def add(inputs):
-        found[inputs.digest(firmwares[inputs.firmware_sha256])] = inputs
-
-    for firmware in content.firmwares:
-        if firmware not in firmwares:
-            continue
-        if content.firmware_boot:
-            add(Inputs(firmware))
-        for kernel in content.kernels:
-            for initrd in content.initrds or [_NO_INITRD]:
-                for command_line in _command_lines(content):
-                    add(Inputs(firmware, kernel, initrd, command_line))
-    return found
-
-
-def candidates(claims, firmwares):
+def candidates(content, technology, claims, firmwares):
     """The digests that a launch has if the host tells the truth.
 
-    :param claims: the host's claims, each SHA-256 in hexadecimal or None
+    :param content: Content of the policy
+    :param claims: the host's claims, each SHA-256 in hexadecimal or None,
+        and vcpus, a number or None
     :param firmwares: {SHA-256: Firmware}; the claimed one is taken, or each
         when it is not among them
-    :returns: {digest: Inputs}
+    :returns: {digest: the launch core's Inputs}
     """
     claimed = claims.get('firmware_sha256')
     kernel = claims.get('kernel_sha256')
+    taken = {sha256: firmware for sha256, firmware in firmwares.items()
+             if claimed not in firmwares or sha256 == claimed}
     found = {}
-    for sha256, firmware in firmwares.items():
-        if claimed in firmwares and sha256 != claimed:
-            continue
-        inputs = Inputs(sha256)
-        if kernel is not None:
-            if firmware.hash_table_area is None:
+    # A host may claim what it likes: what is hashed for it has an end.
+    left = MAX_SAVE_AREAS
+    for profile in _claimed_profiles(content, technology, claims):
+        left -= len(taken) * (profile.vcpus or 0)
+        if left < 0:
+            break
+        for sha256, firmware in taken.items():
+            hashes = ()
+            if kernel is not None:
+                if firmware.hash_table_area is None:
+                    continue
+                hashes = (
+                    kernel, claims.get('initrd_sha256')
+                    or expectation.NO_INITRD,
+                    claims.get('command_line_sha256')
+                    or expectation.NO_COMMAND_LINE)
+            if (profile.vcpus or 0) > 1 and firmware.reset_eip is None:
                 continue
-            inputs = Inputs(
-                sha256, kernel, claims.get('initrd_sha256') or _NO_INITRD,
-                claims.get('command_line_sha256') or _NO_COMMAND_LINE)
-        found[inputs.digest(firmware)] = inputs
+            inputs = expectation.Inputs(sha256, *hashes, profile=profile)
+            found[inputs.digest(firmware)] = inputs
     return found
+
+
+def _claimed_profiles(content, technology, claims):
+    """Launch profiles as claimed; all known ones of what no host claims."""
+    vcpus = claims.get('vcpus')
+    signatures = [*_signatures(content),
+                  *launch_profile.CPU_SIGNATURES.values()]
+    return launch_profile.combinations(
+        technology, (content.vcpus or ()) if vcpus is None else [vcpus],
+        dict.fromkeys(signatures), vmsa.PROFILES)
 
 
 def difference(content, inputs):
@@ -119,8 +116,11 @@ def difference(content, inputs):
     :param inputs: Inputs that the measurement confirmed
     :returns: Denied that names the first input that differs
     """
-    lines = _command_lines(content)
-    checks = [('firmware', inputs.firmware_sha256, content.firmwares)]
+    profile = inputs.profile
+    allowed = lists(content, profile.technology)
+    # Name, words, value, allowed values, what the owner calls and sees them.
+    checks = [('firmware', 'firmware', inputs.firmware_sha256,
+               content.firmwares, 'firmwares', content.firmwares)]
     if inputs.kernel_sha256 is None:
         if not content.firmware_boot:
             return errors.Denied(
@@ -130,23 +130,33 @@ def difference(content, inputs):
                 {'allowed': {'kernels': content.kernels}})
     else:
         checks += [
-            ('kernel', inputs.kernel_sha256, content.kernels),
-            ('initrd', inputs.initrd_sha256,
-             content.initrds or [_NO_INITRD]),
-            ('command_line', inputs.command_line_sha256, lines)]
-    differing = [name for name, value, expected in checks
-                 if value not in expected]
+            ('kernel', 'kernel', inputs.kernel_sha256, content.kernels,
+             'kernels', content.kernels),
+            ('initrd', 'initrd', inputs.initrd_sha256,
+             allowed.allowed_initrds(), 'initrds', content.initrds),
+            ('command_line', 'command line', inputs.command_line_sha256,
+             allowed.command_line_hashes(), 'command_lines',
+             content.command_lines)]
+    if profile.technology == launch_profile.SEV_ES:
+        vcpus = content.vcpus or []
+        signatures = _signatures(content)
+        checks += [
+            ('vcpus', 'number of vCPUs', profile.vcpus, vcpus, 'vcpus',
+             vcpus),
+            ('cpu_model', 'CPU model', profile.cpu_signature, signatures,
+             'cpu_signatures', signatures),
+            ('launch_profile', 'launch profile', profile.initial_state,
+             content.launch_profiles, 'launch_profiles',
+             content.launch_profiles)]
+    differing = [check for check in checks if check[2] not in check[3]]
     if not differing:
         return mismatch()
-    expected = {'firmware': content.firmwares, 'kernel': content.kernels,
-                'initrd': content.initrds,
-                'command_line': content.command_lines}
-    what = differing[0].replace('_', ' ')
+    name, words = differing[0][:2]
     return errors.Denied(
-        f'{differing[0]}_not_allowed',
-        f'The {what} that the guest was launched with is not one that the '
+        f'{name}_not_allowed',
+        f'The {words} that the guest was launched with is not one that the '
         f'policy allows.',
-        {'allowed': {name + 's': expected[name] for name in differing}})
+        {'allowed': {told: values for *_, told, values in differing}})
 
 
 def mismatch():

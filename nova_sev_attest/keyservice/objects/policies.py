@@ -31,6 +31,8 @@ class Content:
     """What an owner says in one revision of a policy.
 
     :ivar firmwares: SHA-256, as are kernels and initrds: 64 hex digits each
+    :ivar cpu_models: QEMU's names; with cpu_signatures, CPUID leaf 1 EAX of
+        others, and launch_profiles what SEV-ES measures besides vcpus
     :ivar min_api_version: 'major.minor' or None
     :ivar secrets: {GUID: UUID in the secret store}, both canonical text
     """
@@ -47,6 +49,10 @@ class Content:
     min_api_version: str | None
     secrets: dict[str, str]
     is_default: bool
+    # Revisions from before SEV-ES have none.
+    cpu_models: list[str] = dataclasses.field(default_factory=list)
+    cpu_signatures: list[int] = dataclasses.field(default_factory=list)
+    launch_profiles: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def min_api(self):

@@ -262,13 +262,14 @@ class Host:
     """
 
     def __init__(self, keyservice, project='p', policy=None, name='host-1',
-                 server_id=None, platform=None):
+                 server_id=None, platform=None, technology='amd-sev'):
         self.keyservice = keyservice
         self.api = keyservice.compute()
         self.name = name
         self.server_id = server_id or keyservice.cloud.nova.add(
             project, name, policy)
         self.platform = platform or platforms.platform()
+        self.technology = technology
         self.id = str(uuid.uuid4())
         self.token = secrets.token_hex(32)
         self.guest = None
@@ -285,7 +286,7 @@ class Host:
         return {
             'server_id': self.server_id,
             'host': self.name,
-            'technology': 'amd-sev',
+            'technology': self.technology,
             'platform': {'pdh': b64(self.platform.pdh),
                          'cert_chain': b64(self.platform.cert_chain)},
         } | changes
@@ -306,15 +307,15 @@ class Host:
         return launch
 
     def measure(self, firmware=None, kernel=KERNEL, initrd=INITRD,
-                command_line=COMMAND_LINE, **evidence):
+                command_line=COMMAND_LINE, save_areas=(), **evidence):
         """Measure the guest; returns the evidence."""
         memory = [platforms.firmware() if firmware is None else firmware]
         if kernel is not None:
             memory.append(kernel_hashes.KernelHashes(
                 kernel, initrd,
                 kernel_hashes.command_line_sha256(command_line)).table())
-        measurement = self.guest.measure(*memory)
-        return {'technology': 'amd-sev', 'measurement': b64(measurement),
+        measurement = self.guest.measure(*memory, *save_areas)
+        return {'technology': self.technology, 'measurement': b64(measurement),
                 'api_major': 1, 'api_minor': 51, 'build_id': 3,
                 'policy': self.guest.policy_word} | evidence
 

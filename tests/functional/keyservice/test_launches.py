@@ -106,6 +106,7 @@ def test_whole_launch(either):
     verdict = shown['verdict']
     assert verdict.pop('launch_digest')
     assert verdict == {
+        'technology': 'amd-sev',
         'platform_root': 'emulated', 'emulated': True,
         'cek_fingerprint': shown['platform']['cek_fingerprint'],
         'firmware_sha256': policy['firmwares'][0],

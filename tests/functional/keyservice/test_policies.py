@@ -12,14 +12,21 @@
 
 """Policies of a project, and the secrets they name."""
 
+import json
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
+from nova_sev_attest.keyservice.db import models
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 from tests.functional.keyservice.harness import error
 from tests.unit.launch import platforms
+
+
+SEV_ES = {'technologies': ['amd-sev-es'], 'vcpus': [1, 2],
+          'cpu_models': ['EPYC-v4'], 'launch_profiles': ['qemu-legacy-1']}
 
 
 def create(keyservice, api=None, **changes):
@@ -202,6 +209,22 @@ class TestContent:
         ({'trusted_roots': []}, 400, 'request_invalid'),
         ({'vcpus': []}, 400, 'request_invalid'),
         ({'vcpus': [0]}, 400, 'request_invalid'),
+        ({'cpu_models': ['Pentium']}, 400, 'profile_unknown'),
+        ({'cpu_models': None}, 400, 'request_invalid'),
+        ({'cpu_signatures': [0]}, 400, 'request_invalid'),
+        ({'cpu_signatures': [1 << 32]}, 400, 'request_invalid'),
+        ({'cpu_signatures': ['0x800f12']}, 400, 'request_invalid'),
+        ({'launch_profiles': ['qemu-legacy-99']}, 400, 'profile_unknown'),
+        ({'launch_profiles': ['']}, 400, 'request_invalid'),
+        (SEV_ES | {'vcpus': None}, 400, 'sev_es_incomplete'),
+        (SEV_ES | {'cpu_models': []}, 400, 'sev_es_incomplete'),
+        (SEV_ES | {'launch_profiles': []}, 400, 'sev_es_incomplete'),
+        (SEV_ES | {'vcpus': list(range(1, 65)),
+                   'cpu_signatures': list(range(1, 65))}, 400,
+         'policy_too_broad'),
+        (SEV_ES | {'vcpus': [4096],
+                   'cpu_signatures': list(range(1, 33))}, 400,
+         'policy_too_broad'),
         ({'min_api_version': '1'}, 400, 'request_invalid'),
         ({'min_api_version': '1.256'}, 400, 'request_invalid'),
         ({'name': ''}, 400, 'request_invalid'),
@@ -230,6 +253,60 @@ class TestContent:
               'firmware_unusable')
         assert create(keyservice, firmwares=[bare], kernels=[],
                       firmware_boot=True).status_code == 201
+
+    def test_sev_es(self, either):
+        policy = either.policy(**SEV_ES | {
+            'technologies': ['amd-sev', 'amd-sev-es'], 'vcpus': [1, 2.0],
+            'cpu_signatures': [0x60fb1],
+            'launch_profiles': ['qemu-legacy', 'qemu-init2-1']})
+        assert policy['vcpus'] == [1, 2]
+        assert policy['cpu_models'] == ['EPYC-v4']
+        assert policy['cpu_signatures'] == [0x60fb1]
+        # Names are kept with their versions: a later one is another.
+        assert policy['launch_profiles'] == ['qemu-legacy-1', 'qemu-init2-1']
+        shown = either.member().get(f'/v1/policies/{policy["id"]}')
+        assert shown.json()['policy'] == policy
+
+    def test_sev_es_lacks_are_named(self, keyservice):
+        detail = error(create(keyservice, technologies=['amd-sev-es']), 400,
+                       'sev_es_incomplete')
+        assert ('lacks vcpus, cpu_models or cpu_signatures, launch_profiles'
+                in detail)
+
+    def test_a_change_may_not_take_away_what_sev_es_needs(self, keyservice):
+        policy = keyservice.policy(**SEV_ES)
+        path = f'/v1/policies/{policy["id"]}'
+        api = keyservice.member()
+        etag = api.get(path).headers['ETag']
+        error(api.patch(path, json={'policy': {'vcpus': None}},
+                        headers={'If-Match': etag}), 400, 'sev_es_incomplete')
+        changed = api.patch(path, json={'policy': {'vcpus': [8]}},
+                            headers={'If-Match': etag}).json()['policy']
+        assert changed['vcpus'] == [8]
+        assert changed['cpu_models'] == SEV_ES['cpu_models']
+
+    def test_several_vcpus_need_a_firmware_that_starts_them(self,
+                                                            keyservice):
+        bare = keyservice.upload(platforms.firmware(reset_eip=None))
+        error(create(keyservice, firmwares=[bare], **SEV_ES), 400,
+              'firmware_unusable')
+        assert create(keyservice, firmwares=[bare], **SEV_ES | {
+            'vcpus': [1]}).status_code == 201
+
+    def test_revisions_from_before_sev_es_are_read(self, keyservice):
+        policy = keyservice.policy()
+        added = ('cpu_models', 'cpu_signatures', 'launch_profiles')
+        with keyservice.service.database.writer() as session:
+            revision = session.scalars(
+                sa.select(models.PolicyRevision)).one()
+            body = json.loads(revision.body)
+            for name in added:
+                del body[name]
+            revision.body = json.dumps(body)
+        shown = keyservice.member().get(
+            f'/v1/policies/{policy["id"]}').json()['policy']
+        assert shown == policy
+        assert [shown[name] for name in added] == [[], [], []]
 
     def test_firmware_of_another_project(self, keyservice):
         theirs = keyservice.upload(project='p')

@@ -16,8 +16,10 @@ import pytest
 
 from nova_sev_attest.keyservice import expectations
 from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.launch import expectation
 from nova_sev_attest.launch import firmware as launch_firmware
 from nova_sev_attest.launch import kernel_hashes
+from nova_sev_attest.launch import vmsa
 from tests.unit.launch import platforms
 
 IMAGE = platforms.firmware()
@@ -50,19 +52,30 @@ def digest(image, kernel=None, initrd=None, command_line=''):
     return hashlib.sha256(image + table).digest()
 
 
+def sev_es(**changes):
+    """Content that allows SEV-ES launches of one kernel."""
+    return content(**({
+        'technologies': ['amd-sev-es'], 'kernels': KERNELS[:1],
+        'initrds': [], 'command_lines': ['a'], 'vcpus': [1, 2],
+        'cpu_models': ['EPYC-Milan'], 'cpu_signatures': [0x60fb1],
+        'launch_profiles': ['qemu-legacy-1']} | changes))
+
+
+def allowed(content, technology='amd-sev', images=IMAGES):
+    return expectation.expected_digests(
+        expectations.lists(content, technology), images.values())
+
+
 def test_every_combination_and_no_other():
-    allowed = expectations.allowed(
-        content(firmwares=[FIRMWARE, OTHER_FIRMWARE], firmware_boot=True),
-        IMAGES)
+    every = content(firmwares=[FIRMWARE, OTHER_FIRMWARE], firmware_boot=True)
     expected = {digest(image) for image in (IMAGE, OTHER_IMAGE)} | {
         digest(image, kernel, initrd, line)
         for image in (IMAGE, OTHER_IMAGE) for kernel in KERNELS
         for initrd in INITRDS for line in 'ab'}
-    assert set(allowed) == expected
-    assert len(expected) == 26 == expectations.count(
-        content(firmwares=[FIRMWARE, OTHER_FIRMWARE], firmware_boot=True))
-    found = allowed[digest(IMAGE, KERNELS[1], INITRDS[0], 'b')]
-    assert found == expectations.Inputs(
+    assert set(allowed(every)) == expected
+    assert len(expected) == 26 == expectations.count(every)
+    found = allowed(every)[digest(IMAGE, KERNELS[1], INITRDS[0], 'b')]
+    assert found == expectation.Inputs(
         FIRMWARE, KERNELS[1], INITRDS[0],
         hashlib.sha256(b'b\0').hexdigest())
 
@@ -71,31 +84,134 @@ def test_every_combination_and_no_other():
     {'kernels': []}, {'kernels': [], 'initrds': [], 'command_lines': []},
     {'firmwares': []}, {'firmwares': ['0' * 64]}])
 def test_nothing_is_allowed(changes):
-    assert expectations.allowed(content(**changes), IMAGES) == {}
+    assert allowed(content(**changes)) == {}
 
 
 def test_no_initrds_means_none():
-    allowed = expectations.allowed(
-        content(initrds=[], kernels=KERNELS[:1], command_lines=['']), IMAGES)
-    assert set(allowed) == {digest(IMAGE, KERNELS[0])}
+    without = content(initrds=[], kernels=KERNELS[:1], command_lines=[''])
+    assert set(allowed(without)) == {digest(IMAGE, KERNELS[0])}
+
+
+def save_areas(vcpus, signature, state='qemu-legacy-1'):
+    return vmsa.save_areas(vmsa.PROFILES[state], vcpus, signature,
+                           IMAGES[FIRMWARE].reset_eip)
+
+
+def es_digest(vcpus, signature, state='qemu-legacy-1', kernel=KERNELS[0]):
+    table = kernel_hashes.KernelHashes(
+        bytes.fromhex(kernel), hashlib.sha256(b'').digest(),
+        hashlib.sha256(b'a\0').digest()).table()
+    return hashlib.sha256(
+        IMAGE + table
+        + b''.join(save_areas(vcpus, signature, state))).digest()
+
+
+def test_every_vcpu_is_in_the_digests_of_sev_es():
+    expected = {es_digest(vcpus, signature)
+                for vcpus in (1, 2) for signature in (0xa00f11, 0x60fb1)}
+    assert set(allowed(sev_es(), 'amd-sev-es')) == expected
+    assert expectations.count(sev_es()) == 4
+    assert expectations.count_save_areas(sev_es()) == 6
+
+
+def test_each_technology_has_digests_of_its_own():
+    both = sev_es(technologies=['amd-sev', 'amd-sev-es'])
+    plain = allowed(both)
+    assert set(plain) == {digest(IMAGE, KERNELS[0], None, 'a')}
+    assert not set(plain) & set(allowed(both, 'amd-sev-es'))
+    assert expectations.count(both) == 5
+    assert expectations.count_save_areas(both) == 6
+    assert expectations.count_save_areas(content()) == 0
+
+
+@pytest.mark.parametrize('changes', [
+    {'vcpus': None}, {'vcpus': []}, {'launch_profiles': []},
+    {'cpu_models': [], 'cpu_signatures': []}])
+def test_what_is_not_listed_allows_no_sev_es(changes):
+    assert allowed(sev_es(**changes), 'amd-sev-es') == {}
+    assert expectations.count(sev_es(**changes)) == 0
+
+
+def test_revisions_from_before_sev_es_allow_none():
+    assert allowed(content(), 'amd-sev-es') == {}
+
+
+def candidates(claims, images=IMAGES):
+    return expectations.candidates(content(), 'amd-sev', claims, images)
 
 
 def test_candidates_from_claims():
     claims = {'firmware_sha256': FIRMWARE, 'kernel_sha256': KERNELS[0]}
-    assert set(expectations.candidates(claims, IMAGES)) == {
-        digest(IMAGE, KERNELS[0])}
-    assert set(expectations.candidates({}, IMAGES)) == {
-        digest(IMAGE), digest(OTHER_IMAGE)}
+    assert set(candidates(claims)) == {digest(IMAGE, KERNELS[0])}
+    assert set(candidates({})) == {digest(IMAGE), digest(OTHER_IMAGE)}
     claims['firmware_sha256'] = '0' * 64
-    assert set(expectations.candidates(claims, IMAGES)) == {
+    assert set(candidates(claims)) == {
         digest(IMAGE, KERNELS[0]), digest(OTHER_IMAGE, KERNELS[0])}
 
 
 def test_candidates_with_firmware_that_measures_no_kernel():
     image = platforms.firmware(hash_table=None)
     images = {'0' * 64: launch_firmware.Firmware.parse(image)}
-    claims = {'kernel_sha256': KERNELS[0]}
-    assert expectations.candidates(claims, images) == {}
+    assert candidates({'kernel_sha256': KERNELS[0]}, images) == {}
+
+
+_ES_CLAIMS = {
+    'firmware_sha256': FIRMWARE, 'kernel_sha256': KERNELS[0],
+    'command_line_sha256': hashlib.sha256(b'a\0').hexdigest()}
+
+
+def es_word(digest, claims, **changes):
+    """What a launch with a digest is denied for, None if unexplained."""
+    policy = sev_es(**changes)
+    found = expectations.candidates(
+        policy, 'amd-sev-es', _ES_CLAIMS | claims, IMAGES)
+    return digest in found and expectations.difference(
+        policy, found[digest]).word
+
+
+def test_claimed_vcpus_explain():
+    measured = es_digest(4, 0xa00f11)
+    assert es_word(measured, {'vcpus': 4}) == 'vcpus_not_allowed'
+    assert not es_word(measured, {'vcpus': 3})
+    # Not claimed: those that the policy allows are tried.
+    assert not es_word(measured, {})
+    assert es_word(es_digest(2, 0xa00f11), {},
+                   vcpus=[2]) == 'measurement_mismatch'
+
+
+def test_cpu_models_and_profiles_are_tried():
+    assert es_word(es_digest(1, 0x800f12),
+                   {'vcpus': 1}) == 'cpu_model_not_allowed'
+    assert es_word(es_digest(1, 0x60fb1, 'qemu-init2-1'),
+                   {'vcpus': 1}) == 'launch_profile_not_allowed'
+    # The first that differs is named.
+    assert es_word(es_digest(4, 0x800f12, 'qemu-init2-1'),
+                   {'vcpus': 4}) == 'vcpus_not_allowed'
+
+
+def test_differences_of_sev_es_are_for_the_owner():
+    policy = sev_es()
+    found = expectations.candidates(
+        policy, 'amd-sev-es', _ES_CLAIMS | {'vcpus': 4}, IMAGES)
+    denial = expectations.difference(
+        policy, found[es_digest(4, 0x800f12)])
+    assert denial.owner == {'allowed': {
+        'vcpus': [1, 2], 'cpu_signatures': [0xa00f11, 0x60fb1]}}
+    assert 'number of vCPUs' in denial.detail
+    assert '[1, 2]' not in denial.detail
+
+
+def test_what_is_hashed_for_claims_is_bounded(monkeypatch):
+    hashed = []
+    compute = expectation.Inputs.digest
+    monkeypatch.setattr(
+        expectation.Inputs, 'digest', lambda inputs, firmware: (
+            hashed.append(inputs.profile.vcpus), compute(inputs, firmware)
+        )[1])
+    many = sev_es(cpu_signatures=list(range(1, 65)))
+    expectations.candidates(many, 'amd-sev-es',
+                            _ES_CLAIMS | {'vcpus': 4096}, IMAGES)
+    assert 0 < sum(hashed) <= expectations.MAX_SAVE_AREAS
 
 
 def test_difference_names_the_first():
@@ -104,7 +220,7 @@ def test_difference_names_the_first():
                   'initrd_sha256': INITRDS[0],
                   'command_line_sha256': hashlib.sha256(b'a\0').hexdigest()}
         return expectations.difference(
-            content(), expectations.Inputs(**(inputs | changes))).word
+            content(), expectation.Inputs(**(inputs | changes))).word
 
     assert word() == 'measurement_mismatch'
     other = 'f' * 64
