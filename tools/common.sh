@@ -75,6 +75,8 @@ missing_packages() {
     elif ! pkg-config --exists libvirt; then
         echo libvirt-dev
     fi
+    # nova-compute asks it for the host's load.
+    command -v uptime >/dev/null || echo procps
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     "$python" -c '
 import os, sys, sysconfig
@@ -104,8 +106,8 @@ install_packages() {
 tree_hash() {
     (
         cd "$CHECKOUT" || exit
-        find nova nova_sev_attest setup.cfg setup.py pyproject.toml \
-            -type f -not -name '*.pyc' -print0 |
+        find nova nova_sev_attest requirements.txt setup.cfg setup.py \
+            pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
     )
 }
@@ -117,7 +119,8 @@ install_project() {
     local copy
     copy=$(mktemp -d)
     tar -C "$CHECKOUT" -cf - --exclude='*.pyc' --exclude=__pycache__ nova \
-        nova_sev_attest README.rst LICENSE setup.cfg setup.py pyproject.toml |
+        nova_sev_attest README.rst LICENSE requirements.txt setup.cfg \
+        setup.py pyproject.toml |
         tar -C "$copy" -xf -
     (
         cd "$copy" || exit
