@@ -59,7 +59,8 @@ for tier in $tiers; do
     case $tier in
         style)
             run flake8 "$VENV/bin/python" -m flake8 \
-                nova nova_sev_attest tests devstack tools doc/source/conf.py
+                nova nova_sev_attest tests benchmarks devstack tools \
+                doc/source/conf.py
             run import-rules env PYTHONPATH="$CHECKOUT" \
                 "$VENV/bin/lint-imports" --no-cache
             run docs "$VENV/bin/python" -m sphinx -q -W --keep-going \
