@@ -94,15 +94,22 @@ class VerifiedPlatform:
 
     :ivar pdh: the platform's Diffie-Hellman SevCertificate.
     :ivar facts: PlatformFacts. Its fields are attributes here, too.
+    :ivar oca_fingerprint: SHA-256 of the whole certificate of who owns the
+        platform, 32 bytes.
+    :ivar chip_id: the id for which the CEK was had from AMD; None when the
+        CEK is the one that the host shows, whose fingerprint names no chip.
     """
 
-    def __init__(self, pdh, facts, *, token=None):
+    def __init__(self, pdh, facts, oca_fingerprint=None, chip_id=None, *,
+                 token=None):
         if token is not _VERIFIED_BY_CHAIN:
             raise errors.StateError(
                 'a verified platform comes from PlatformCertificates.verify '
                 'only')
         self.pdh = pdh
         self.facts = facts
+        self.oca_fingerprint = oca_fingerprint
+        self.chip_id = chip_id
 
     @property
     def anchor_name(self):
@@ -154,12 +161,17 @@ def _check_issued(subject, issuer):
 
 @dataclasses.dataclass(frozen=True)
 class PlatformCertificates:
-    """The four certificates that a SEV host shows, parsed, not trusted."""
+    """The four certificates that a SEV host shows, parsed, not trusted.
+
+    :ivar chip_id: the id for which the CEK was had from AMD's key server or
+        the operator's own store; None when the host showed the CEK.
+    """
 
     pdh: certificates.SevCertificate
     pek: certificates.SevCertificate
     oca: certificates.SevCertificate
     cek: certificates.SevCertificate
+    chip_id: bytes | None = None
 
     @classmethod
     def from_libvirt(cls, pdh, cert_chain, cek=None):
@@ -181,6 +193,17 @@ class PlatformCertificates:
         return cls(pdh=parse(pdh), pek=parse(cert_chain[:size]),
                    oca=parse(cert_chain[size:2 * size]),
                    cek=parse(cert_chain[2 * size:] if cek is None else cek))
+
+    def of_chip(self, chip_id, cek):
+        """These certificates with the CEK that AMD signed for the chip.
+
+        :param chip_id: the chip's id, bytes, under which AMD's key server or
+            the operator's store has the CEK; never said of a CEK that came
+            from the host.
+        :param cek: SevCertificate.
+        :returns: PlatformCertificates.
+        """
+        return dataclasses.replace(self, cek=cek, chip_id=chip_id)
 
     def verify(self, anchors):
         """Verify the chain up to one of the anchors.
@@ -207,6 +230,7 @@ class PlatformCertificates:
                 anchor_name=anchor.name, emulated=anchor.emulated,
                 api=(self.pdh.api_major, self.pdh.api_minor),
                 cek_fingerprint=self.cek.sha256),
+            oca_fingerprint=self.oca.sha256, chip_id=self.chip_id,
             token=_VERIFIED_BY_CHAIN)
 
     def _find_anchor(self, anchors):

@@ -100,6 +100,13 @@ def test_made_platform_verifies(bits):
         cek_fingerprint=verified.cek_fingerprint)
 
 
+def test_owner():
+    platform = platforms.platform()
+    assert platform.parse().verify(
+        [platforms.anchor()]).oca_fingerprint == hashlib.sha256(
+            platform.oca).digest()
+
+
 def test_signatures_of_the_pek_in_the_other_order():
     platform = platforms.platform(swap_pek_slots=True)
     assert platform.parse().verify([platforms.anchor()]).emulated
@@ -186,6 +193,18 @@ class TestReplacementCek:
             platform.pdh, platform.cert_chain, cek=signed).verify(
                 [platforms.anchor()])
         assert verified.cek_fingerprint == hashlib.sha256(signed).digest()
+
+    def test_for_a_chip(self):
+        platform, signed = self.host()
+        verified = platform.parse().of_chip(
+            b'chip', certificates.SevCertificate.parse(signed)).verify(
+                [platforms.anchor()])
+        assert verified.chip_id == b'chip'
+        assert verified.cek_fingerprint == hashlib.sha256(signed).digest()
+
+    def test_what_the_host_shows_names_no_chip(self):
+        assert platforms.platform().parse().verify(
+            [platforms.anchor()]).chip_id is None
 
     def test_of_another_chip(self):
         platform, _signed = self.host()

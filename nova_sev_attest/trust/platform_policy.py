@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What an owner asks of a platform besides a chain to a trusted root.
+
+Only a CEK that AMD's key server or the operator's store had under a chip's id
+tells chips apart; the copy that a host shows does not. API version and build
+are the firmware's own word, as honest as the chip's keys.
+"""
+
+import dataclasses
+
+from nova_sev_attest.launch import errors
+
+
+class PlatformNotAllowed(errors.VerificationError):
+    """A genuine platform that the owner's policy does not allow.
+
+    :ivar code: ``platform_not_allowed``.
+    """
+
+    code = 'platform_not_allowed'
+
+
+@dataclasses.dataclass(frozen=True)
+class PlatformPolicy:
+    """Which platforms an owner trusts. An empty set allows none.
+
+    :ivar roots: names of the anchors, hence generations, that are allowed.
+    :ivar min_firmware: the oldest SEV firmware, (API major, API minor,
+        build); a build counts only within its API version.
+    :ivar chips: SHA-256 fingerprints (32 bytes) of the whole CEK
+        certificates of the chips that are allowed; None: any chip.
+    :ivar owners: SHA-256 fingerprints (32 bytes) of the whole OCA
+        certificates of who may own the platform; None: anyone, the platform
+        itself included.
+    """
+
+    roots: frozenset
+    min_firmware: tuple = (0, 0, 0)
+    chips: frozenset | None = None
+    owners: frozenset | None = None
+
+    @property
+    def needs_chip(self):
+        """Whether the CEK must be had by the chip's id."""
+        return self.chips is not None
+
+    def admit(self, platform):
+        """Hold a platform to the policy.
+
+        The build is not known before the evidence: see
+        :meth:`admit_firmware`.
+
+        :param platform: chain.VerifiedPlatform.
+        :raises PlatformNotAllowed: the policy does not allow it.
+        """
+        if platform.anchor_name not in self.roots:
+            raise PlatformNotAllowed(
+                f'the platform\'s root is {platform.anchor_name}, which the '
+                f'policy does not trust')
+        if platform.api < self.min_firmware[:2]:
+            raise _too_old(platform.api, self.min_firmware)
+        if (self.owners is not None
+                and platform.oca_fingerprint not in self.owners):
+            raise PlatformNotAllowed(
+                f'the platform\'s owner certificate (OCA) has SHA-256 '
+                f'{platform.oca_fingerprint.hex()}, which the policy does '
+                f'not list; it asks for a platform that is owned by one of '
+                f'its own')
+        if self.chips is None:
+            return
+        if platform.chip_id is None:
+            raise PlatformNotAllowed(
+                'the policy lists the chips that it allows, and the '
+                'platform\'s CEK is only the one that the host shows; the '
+                'host must tell its chip id (cpu0-id), and the CEK signed '
+                'for it must be in the operator\'s store or on AMD\'s key '
+                'server')
+        if platform.cek_fingerprint not in self.chips:
+            raise PlatformNotAllowed(
+                f'the CEK of chip {platform.chip_id.hex()} has SHA-256 '
+                f'{platform.cek_fingerprint.hex()}, which the policy does '
+                f'not list')
+
+    def admit_firmware(self, api, build):
+        """Hold the firmware that the measurement names to the policy.
+
+        :param api: (major, minor) of the evidence.
+        :param build: build number of the evidence.
+        :raises PlatformNotAllowed: it is older than the policy asks for.
+        """
+        if (*api, build) < self.min_firmware:
+            raise _too_old((*api, build), self.min_firmware)
+
+
+def _too_old(version, minimum):
+    words = '.'.join(str(number) for number in version)
+    return PlatformNotAllowed(
+        f'the platform\'s SEV firmware is {words}, the policy asks for '
+        f'{".".join(str(number) for number in minimum)} or newer: update '
+        f'the host\'s firmware')
