@@ -48,8 +48,11 @@ _PINS = {
         '2ee285477f0d5eb94a69029197f4cf58ca82d8e1b9a276da1ac45b0db3f4be56'),
 }
 
+#: Generations of AMD's processors whose roots are pinned.
+GENERATIONS = tuple(_PINS)
+
 #: Names of AMD's own roots; what a policy trusts unless it says otherwise.
-AMD_ROOTS = tuple(f'amd-{generation}' for generation in _PINS)
+AMD_ROOTS = tuple(f'amd-{generation}' for generation in GENERATIONS)
 
 _NAPLES_UNSIGNED_ARK_SIZE = 576
 _NAPLES_ARK_SIGNATURE = 'ark_naples.sig'
@@ -117,6 +120,44 @@ def _load_amd(directory):
             for generation in _PINS if generation in found]
 
 
+def pinned_anchor(generation, data, origin):
+    """The anchor of a generation, from a file's contents.
+
+    :param generation: 'naples', 'rome', 'milan', 'genoa' or 'turin'
+    :param data: ASK then ARK, 1664 or 3200 bytes
+    :param origin: where the data came from, for messages
+    :returns: chain.Anchor named ``amd-<generation>``
+    :raises AnchorRefused: malformed, not of this generation's pins, or not
+        signed by each other
+    """
+    ask, ark = _split(origin, data)
+    for certificate, pin in zip((ark, ask), _PINS[generation]):
+        if certificate.sha256.hex() != pin:
+            raise AnchorRefused(
+                f'{origin}: the {certificate.usage.name} has SHA-256 '
+                f'{certificate.sha256.hex()}, expected {pin}; get the file '
+                f'from AMD again')
+    return _anchor(origin, f'amd-{generation}', ark, ask, emulated=False)
+
+
+def recognise(ask, ark):
+    """The anchor that AMD's certificates make, whatever generation's.
+
+    :param ask: AmdCertificate
+    :param ark: AmdCertificate
+    :returns: chain.Anchor
+    :raises AnchorRefused: they are not a pinned pair
+    """
+    for generation, pins in _PINS.items():
+        if (ark.sha256.hex(), ask.sha256.hex()) == pins:
+            return _anchor('ASK and ARK', f'amd-{generation}', ark, ask,
+                           emulated=False)
+    raise AnchorRefused(
+        f'the ARK has SHA-256 {ark.sha256.hex()} and the ASK '
+        f'{ask.sha256.hex()}, which are no pair of AMD\'s that this release '
+        f'knows ({", ".join(_PINS)})')
+
+
 def _load_generation(generation, path):
     data = _read(path)
     if len(data) == _NAPLES_SIZE + _NAPLES_UNSIGNED_ARK_SIZE:
@@ -127,14 +168,7 @@ def _load_generation(generation, path):
                 f'{signature_path} has {len(signature)} bytes, expected '
                 f'{_NAPLES_ARK_SIGNATURE_SIZE}')
         data += signature
-    ask, ark = _split(path, data)
-    for certificate, pin in zip((ark, ask), _PINS[generation]):
-        if certificate.sha256.hex() != pin:
-            raise AnchorRefused(
-                f'{path}: the {certificate.usage.name} has SHA-256 '
-                f'{certificate.sha256.hex()}, expected {pin}; get the file '
-                f'from AMD again')
-    return _anchor(path, f'amd-{generation}', ark, ask, emulated=False)
+    return pinned_anchor(generation, data, path)
 
 
 def _load_extra(name, path):

@@ -23,6 +23,9 @@ import pytest
 
 from nova_sev_attest.launch import errors
 from nova_sev_attest.trust import kds
+from nova_sev_attest.trust import roots
+from tests.unit.launch import platforms
+from tests import vectors
 
 PATH = '/file'
 
@@ -305,6 +308,22 @@ class TestAskArk:
     def test_file_of_a_generation(self, amd, server, generation, file):
         amd.files['/' + file] = b'ask and ark'
         assert kds.fetch_ask_ark(server, generation) == b'ask and ark'
+
+    @pytest.mark.parametrize('generation', roots.GENERATIONS)
+    def test_is_refused_without_the_pin(self, amd, server, generation):
+        root = f'virtee-sev/src/certs/sev/builtin/{generation}'
+        real = b''.join(vectors.read(f'{root}/{name}.cert')
+                        for name in ('ask', 'ark'))
+        amd.next = [real, real[:-1] + bytes([real[-1] ^ 1]),
+                    platforms.ask_ark(bits=4096)]
+        assert roots.pinned_anchor(
+            generation, kds.fetch_ask_ark(server, generation),
+            amd.url).name == f'amd-{generation}'
+        for _ in range(2):
+            with pytest.raises(roots.AnchorRefused, match='has SHA-256'):
+                roots.pinned_anchor(
+                    generation, kds.fetch_ask_ark(server, generation),
+                    amd.url)
 
     def test_large_file(self, amd, server):
         amd.files['/ask_ark_rome.cert'] = bytes(3201)

@@ -12,6 +12,7 @@
 
 import pytest
 
+from nova_sev_attest.launch import certificates
 from nova_sev_attest.launch import errors
 from nova_sev_attest.trust import roots
 from tests.unit.launch import platforms
@@ -83,6 +84,29 @@ def test_emulated_root_in_the_folder_of_amd(tmp_path):
     (tmp_path / 'ask_ark_naples.cert').rename(
         tmp_path / 'ask_ark_mine.cert')
     refused("no pin is known for generation 'mine'", tmp_path)
+
+
+class TestRecognise:
+    """Certificates that came with a platform's, not from a file's name."""
+
+    def pair(self, ask, ark):
+        parse = certificates.AmdCertificate.parse
+        return (parse(amd(ask, 'ask')), parse(amd(ark, 'ark')))
+
+    @pytest.mark.parametrize('generation', GENERATIONS)
+    def test_generation(self, generation):
+        anchor = roots.recognise(*self.pair(generation, generation))
+        assert anchor.name == f'amd-{generation}'
+        assert not anchor.emulated
+
+    def test_of_two_generations(self):
+        with pytest.raises(roots.AnchorRefused, match='no pair of AMD'):
+            roots.recognise(*self.pair('rome', 'milan'))
+
+    def test_emulated(self):
+        made = platforms.anchor()
+        with pytest.raises(roots.AnchorRefused, match='no pair of AMD'):
+            roots.recognise(made.ask, made.ark)
 
 
 class TestNaplesWithoutItsSignature:
