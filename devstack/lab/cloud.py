@@ -44,11 +44,14 @@ _ENDPOINTS = {
     'attestation': ('attestation', ''),
 }
 _SEV = {'hw:mem_encryption': 'true', 'hw:mem_encryption_model': 'amd-sev'}
+_SEV_ES = _SEV | {'hw:mem_encryption_model': 'amd-sev-es'}
 # name -> memory in MiB, vCPUs, extra specs
 _FLAVORS = {
     'm1.plain': (512, 1, {}),
     'm1.sev': (512, 1, _SEV),
     'm1.sev2': (512, 2, _SEV),
+    'm1.sev-es': (512, 1, _SEV_ES),
+    'm1.sev-es2': (512, 2, _SEV_ES),
 }
 
 

@@ -199,12 +199,12 @@ class Owner:
         self._made.callback(self.delete_server, server)
         return server
 
-    def boot_server(self, name, images, policy=None):
+    def boot_server(self, name, images, policy=None, flavor=FLAVOR):
         """The same request without starting a command for it."""
         server = self.cloud.compute.create_server(
             name=name, image_id=images.disk, networks='none',
             flavor_id=self.cloud.compute.find_flavor(
-                FLAVOR, ignore_missing=False).id,
+                flavor, ignore_missing=False).id,
             metadata={} if policy is None
             else {'attestation_policy': policy}).id
         self._made.callback(self.delete_server, server)

@@ -207,7 +207,7 @@ def _nova_compute(layout):
         command=tuple(kvm_amd.command_line(
             [layout.bin('nova-compute'),
              '--config-file', folder / 'nova.conf',
-             '--config-file', folder / 'nova-compute.conf'])),
+             '--config-file', folder / 'nova-compute.conf'], sev_es=True)),
         probe=lambda since: probes.compute(layout, since),
         needs=('libvirtd', 'nova-conductor', 'nova-api', 'placement',
                'neutron', 'glance', 'catalog'),

@@ -177,13 +177,21 @@ def require_stateless_firmware(domain):
 
 def boot_inputs(domain):
     """The BootInputs of a domain; an active one names its firmware."""
-    vcpus = domain.findtext('vcpu', default='').strip()
+    vcpus = _vcpus(domain)
     return BootInputs(
         kernel=_path(domain, 'os/kernel'),
         initrd=_path(domain, 'os/initrd'),
         command_line=domain.findtext('os/cmdline'),
         firmware=_path(domain, 'os/loader'),
         vcpus=int(vcpus) if vcpus.isdecimal() else None)
+
+
+def _vcpus(domain):
+    """The vCPUs that are there from the start, as text."""
+    element = domain.find('vcpu')
+    if element is None:
+        return ''
+    return (element.get('current') or element.text or '').strip()
 
 
 def _path(domain, where):

@@ -125,10 +125,10 @@ def make_policy(owner, project, guest):
 @pytest.fixture
 def boot(owner, project):
     """Ask for a server of the good guest; returns its id."""
-    def request(policy=None, images=None):
+    def request(policy=None, images=None, flavor=lab_owner.FLAVOR):
         return owner.boot_server(
             lab_owner.unique('test'), images or project.images,
-            policy and policy['name'])
+            policy and policy['name'], flavor)
     return request
 
 

@@ -25,7 +25,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 
 PDH = b'P' * 2084
 CERT_CHAIN = b'C' * 6252
-POLICY = 0x3b
+POLICIES = {'amd-sev': 0x3b, 'amd-sev-es': 0x3f}
 
 _START_PAUSED = 1
 _XML_INACTIVE = 2

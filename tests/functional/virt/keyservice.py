@@ -75,7 +75,7 @@ class KeyService:
             'session': {
                 'dh_cert': base64.b64encode(b'G' * 2084).decode(),
                 'session': base64.b64encode(known['session']).decode(),
-                'policy': fakes.POLICY}}}
+                'policy': fakes.POLICIES[body['launch']['technology']]}}}
 
     def _evidence(self, launch_id, token, body):
         launch = self.launches[launch_id]

@@ -28,6 +28,7 @@ class LaunchTest(base.SevTestCase):
 
     def setUp(self):
         super().setUp()
+        self.libvirt.amd_sev.sev_es = True
         self.start_sev_compute()
 
     def _security(self):
@@ -83,6 +84,28 @@ class LaunchTest(base.SevTestCase):
             'command_line_sha256': hashlib.sha256(
                 base.COMMAND_LINE.encode() + b'\0').hexdigest(),
         }, claims)
+
+    def test_sev_es(self):
+        self.assertEqual('amd-sev', self._launched(self.sev_image))
+        image = self._make_image('sev-es', {
+            'hw_mem_encryption': 'True',
+            'hw_mem_encryption_model': 'amd-sev-es'})
+        self.assertEqual('amd-sev-es', self._launched(image))
+        domain, security = self._security()
+        self.assertEqual(0x3f, int(security.findtext('policy'), 16))
+        launch = self.service.launches[self.service.order[-1][1]]
+        evidence = launch['evidence']
+        self.assertEqual('amd-sev-es', evidence['evidence']['technology'])
+        self.assertEqual(0x3f, evidence['evidence']['policy'])
+        self.assertEqual(1, evidence['claims']['vcpus'])
+
+    def _launched(self, image):
+        """The technology under which a server of the image is launched."""
+        server = self.boot(image)
+        self.assertEqual(['start', 'measure', 'inject', 'mark', 'run'],
+                         self.events(server))
+        request = self.service.launches[self.service.order[-1][1]]['request']
+        return request['launch']['technology']
 
     def test_what_is_not_given_is_not_used(self):
         self.service.release = None

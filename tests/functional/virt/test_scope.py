@@ -19,6 +19,7 @@ from nova import exception
 from nova import objects
 from nova.tests.fixtures import libvirt as fakelibvirt
 
+from nova_sev_attest.virt import attesters
 from nova_sev_attest.virt import exceptions
 from tests.functional.virt import base
 
@@ -152,6 +153,11 @@ class UnsupportedTest(base.SevTestCase):
         self.assertEqual([], self.service.order)
 
     def test_model_without_attester(self):
+        load = attesters.load
+        self.stub_out(
+            'nova_sev_attest.virt.attesters.load', lambda: {
+                name: attester for name, attester in load().items()
+                if name != 'amd-sev-es'})
         self.libvirt.amd_sev.sev_es = True
         image = self._make_image('sev-es', {
             'hw_mem_encryption': 'True',

@@ -135,6 +135,11 @@ def test_boot_inputs():
         '/i/kernel', '/i/ramdisk', 'console=ttyS0', '/fw', 2)
 
 
+def test_vcpus_that_may_be_plugged_in_later_do_not_count():
+    assert domain_xml.boot_inputs(domain(fakes.DOMAIN, (
+        '<vcpu placement="static">2', '<vcpu current="1">2'))).vcpus == 1
+
+
 def test_boot_inputs_absent():
     assert domain_xml.boot_inputs(
         domain_xml.parse('<domain><os><loader/></os></domain>')) == (
