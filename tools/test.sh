@@ -74,6 +74,8 @@ for tier in $tiers; do
                 tests/functional/keyservice "$@"
             run functional-virt "$VENV/bin/python" -m pytest -q -n auto \
                 tests/functional/virt "$@"
+            run functional-sev-attest "$VENV/bin/python" -m pytest -q \
+                tests/functional/sev_attest "$@"
             ;;
         lab)
             run lab "$VENV/bin/python" -m pytest -q tests/lab "$@"
