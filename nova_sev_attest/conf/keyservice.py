@@ -89,6 +89,43 @@ TRUST_OPTS = [
         help='Further roots, as name=/path/to/ask_ark.cert (ASK followed by '
              'ARK). They are for emulated platforms: verdicts say so, and '
              'only a policy that names the root accepts it.'),
+    cfg.StrOpt(
+        'chip_certificates',
+        help='Directory of CEK certificates that AMD signed, one or more of '
+             'each chip, named <chip id in hexadecimal>.cert or .cek. '
+             'Looked into before the cache and the key server.'),
+    cfg.StrOpt(
+        'chip_cache',
+        default='/var/cache/nova-sev-attest/chips',
+        help='Directory that keeps the CEK certificates that the key server '
+             'gave, for all processes of the service. They do not expire. '
+             'Unused without key_server.'),
+    cfg.URIOpt(
+        'key_server', schemes=['https', 'http'],
+        help='Base URL of AMD\'s key server, https://kdsintf.amd.com, or of '
+             'a mirror. It is asked once for the signed CEK of each chip. '
+             'Unset: no network is used, and a chip whose host shows no '
+             'signed CEK is refused unless chip_certificates or the cache '
+             'has it.'),
+    cfg.URIOpt(
+        'key_server_proxy', schemes=['https', 'http'],
+        help='HTTP proxy on the way to the key server. The proxies of the '
+             'environment are not used.'),
+    cfg.StrOpt(
+        'key_server_ca_file',
+        help='PEM file of the CAs that may vouch for the key server. Unset: '
+             'those that Python\'s requests brings along.'),
+    cfg.FloatOpt(
+        'key_server_timeout',
+        default=5.0, min=0.1, max=60.0,
+        help='Seconds without a byte from the key server after which an '
+             'attempt has failed.'),
+    cfg.FloatOpt(
+        'key_server_deadline',
+        default=10.0, min=0.1, max=300.0,
+        help='Seconds for all attempts at one certificate. When the key '
+             'server asks for more patience, launches are answered with 503 '
+             'and it is left alone for as long as it asks.'),
 ]
 
 #: Group -> service type of the services that are called with the key

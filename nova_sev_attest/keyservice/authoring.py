@@ -44,6 +44,9 @@ _DEFAULTS = {
     'launch_profiles': [],
     'firmware_boot': False,
     'min_api_version': None,
+    'min_build': None,
+    'allowed_chips': None,
+    'allowed_owners': None,
     'secrets': [],
     'is_default': False,
 }
@@ -270,7 +273,9 @@ class Authoring:
             'vcpus': vcpus and [int(number) for number in vcpus],
             'cpu_signatures': [
                 int(number) for number in request['cpu_signatures']],
-            'launch_profiles': profiles}))
+            'launch_profiles': profiles,
+            'min_build': request['min_build'] and int(
+                request['min_build'])}))
         _check_sev_es(content)
         if content.kernels and not content.command_lines:
             raise errors.BadRequest(
@@ -281,6 +286,11 @@ class Authoring:
             raise errors.BadRequest(
                 'request_invalid',
                 'The parts of min_api_version go from 0 to 255.')
+        if content.min_build and content.min_api_version is None:
+            raise errors.BadRequest(
+                'min_build_alone',
+                'A build counts within one API version: min_build needs '
+                'min_api_version.')
         unknown = sorted(set(content.trusted_roots) - self._roots)
         if unknown:
             raise errors.BadRequest(

@@ -46,6 +46,9 @@ from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
 from nova_sev_attest.launch import policy as launch_policy
 from nova_sev_attest.launch import session as launch_session
+from nova_sev_attest.trust import chips as trust_chips
+from nova_sev_attest.trust import kds
+from nova_sev_attest.trust import platform_policy
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +60,19 @@ def _fingerprint(value):
     """SHA-256 over the canonical form of what a request says."""
     return hashlib.sha256(json.dumps(
         value, sort_keys=True, separators=(',', ':')).encode()).digest()
+
+
+def _platform_policy(content):
+    """What a policy asks of platforms, as a PlatformPolicy."""
+    return platform_policy.PlatformPolicy(
+        roots=frozenset(content.trusted_roots),
+        min_firmware=(*content.min_api, content.min_build or 0),
+        chips=_digests(content.allowed_chips),
+        owners=_digests(content.allowed_owners))
+
+
+def _digests(listed):
+    return listed and frozenset(bytes.fromhex(text) for text in listed)
 
 
 def _decode(text, word, what):
@@ -76,15 +92,17 @@ class Engine:
     :param servers: ServerReader
     :param keys: KeyRepository
     :param anchors: the configured trust anchors
+    :param chips: ChipCertificates
     """
 
-    def __init__(self, conf, database, store, servers, keys, anchors):
+    def __init__(self, conf, database, store, servers, keys, anchors, chips):
         self._expiry = datetime.timedelta(seconds=conf.launches.expiry)
         self._db = database
         self._store = store
         self._servers = servers
         self._keys = keys
         self._anchors = anchors
+        self._chips = chips
         self._expected = expectation.Cache()
 
     def create(self, launch_id, token, request):
@@ -182,6 +200,7 @@ class Engine:
             platform_emulated=issued.platform.emulated,
             platform_api=issued.platform.api,
             platform_cek=issued.platform.cek_fingerprint,
+            platform_chip=platform.chip_id and platform.chip_id.hex(),
             policy_word=issued.policy.word, dh_cert=issued.godh_certificate,
             session=issued.session, sealed_keys=sealed,
             sealing_key_id=key_id)
@@ -197,12 +216,49 @@ class Engine:
                 'technology_not_allowed',
                 f'Policy {content.name!r} does not allow '
                 f'{request["technology"]}.')
+        trusted = _platform_policy(content)
         try:
-            return certificates.verify(
-                [anchor for anchor in self._anchors
-                 if anchor.name in content.trusted_roots])
+            platform = self._identify(
+                request, certificates, trusted.needs_chip).verify(
+                    [anchor for anchor in self._anchors
+                     if anchor.name in content.trusted_roots])
+            trusted.admit(platform)
+        except platform_policy.PlatformNotAllowed as exc:
+            raise errors.Denied(exc.code, str(exc)) from exc
         except launch_errors.VerificationError as exc:
             raise errors.Denied('platform_untrusted', str(exc)) from exc
+        return platform
+
+    def _identify(self, request, certificates, needed):
+        """Put the CEK that AMD signed for the chip in the host's place.
+
+        A host whose own CEK leads to a root is left as it is, unless the
+        policy tells chips apart.
+
+        :param needed: whether it does
+        :returns: PlatformCertificates
+        :raises VerificationError: no CEK fits
+        :raises Unavailable: the CEK cannot be had now
+        """
+        chip_id = request['platform'].get('cpu0_id')
+        root = certificates.find_root(self._anchors)
+        if chip_id is None or (root is not None and not needed):
+            return certificates
+        chip_id = _decode(chip_id, 'platform_malformed', 'chip id')
+        try:
+            # AMD does not know the chips of emulated platforms.
+            cek = self._chips.get(
+                chip_id, certificates.pek,
+                may_ask=root is None or not root.emulated)
+        except (kds.KeyServerUnavailable,
+                trust_chips.ChipStoreUnusable) as exc:
+            LOG.error('The CEK of a chip of host %(host)s cannot be had: '
+                      '%(reason)s', {'host': request['host'], 'reason': exc})
+            raise errors.Unavailable(
+                'chip_certificate_unavailable',
+                'The signed CEK of the host\'s chip cannot be had now; the '
+                'key service\'s log says why. Try again later.') from exc
+        return certificates.of_chip(chip_id, cek)
 
     @db_api.retried
     def _refuse(self, launch, denial):
@@ -339,6 +395,8 @@ class Engine:
             verified = issued.verify(parsed, {
                 digest: inputs.claims()
                 for digest, inputs in allowed.items()})
+            _platform_policy(content).admit_firmware(
+                (parsed.api_major, parsed.api_minor), parsed.build)
         except launch_errors.MeasurementMismatch:
             raise self._explain(issued, launch, content, images, claims)
         except launch_errors.VerificationError as exc:

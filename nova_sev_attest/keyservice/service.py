@@ -21,6 +21,7 @@ from nova_sev_attest.keyservice import policy
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice import servers
 from nova_sev_attest.keyservice import stores
+from nova_sev_attest.trust import chips
 from nova_sev_attest.trust import roots
 
 LOG = logging.getLogger(__name__)
@@ -52,4 +53,4 @@ class Service:
         self.authoring = authoring.Authoring(self.database, store, anchors)
         self.engine = engine.Engine(
             conf, self.database, store, servers.ServerReader(conf), keys,
-            anchors)
+            anchors, chips.from_conf(conf.trust, anchors))

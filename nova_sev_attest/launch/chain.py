@@ -233,13 +233,20 @@ class PlatformCertificates:
             oca_fingerprint=self.oca.sha256, chip_id=self.chip_id,
             token=_VERIFIED_BY_CHAIN)
 
-    def _find_anchor(self, anchors):
+    def find_root(self, anchors):
+        """Which of the anchors signed the CEK, or None."""
         for anchor in anchors:
             try:
                 self.cek.verify_issued_by(anchor.ask)
             except errors.CertificateVerificationError:
                 continue
             return anchor
+        return None
+
+    def _find_anchor(self, anchors):
+        found = self.find_root(anchors)
+        if found is not None:
+            return found
         names = ', '.join(anchor.name for anchor in anchors) or 'none'
         raise errors.ChainVerificationError(
             'CEK', 'ASK',

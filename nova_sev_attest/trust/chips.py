@@ -81,11 +81,12 @@ class ChipCertificates:
         self._server = server if cache else None
         self._remember_refusal = remember_refusal
 
-    def get(self, chip_id, pek):
+    def get(self, chip_id, pek, may_ask=True):
         """The signed CEK of a chip.
 
         :param chip_id: 8 to 64 bytes
         :param pek: the PEK that the host shows, a SevCertificate
+        :param may_ask: whether the server may be asked, too
         :returns: SevCertificate
         :raises ChipRefused: there is none, or what is there does not fit
         :raises ChipStoreUnusable: a folder cannot be used
@@ -99,7 +100,7 @@ class ChipCertificates:
             found = self._look_up(folder, name, pek)
             if found is not None:
                 return found
-        if self._server is None:
+        if self._server is None or not may_ask:
             raise ChipRefused(
                 f'no CEK signed by AMD is known for chip {name}. Put it into '
                 f'the folder [trust] chip_certificates as {name}.cert, or '
@@ -203,6 +204,21 @@ class ChipCertificates:
                     path.unlink()
             except FileNotFoundError:
                 continue  # another process pruned it
+
+
+def from_conf(conf, anchors):
+    """ChipCertificates as the group [trust] of the configuration says."""
+    server = None
+    if conf.key_server:
+        pathlib.Path(conf.chip_cache).mkdir(
+            mode=0o755, parents=True, exist_ok=True)
+        server = kds.HttpServer(
+            conf.key_server, proxy=conf.key_server_proxy,
+            ca_file=conf.key_server_ca_file, timeout=conf.key_server_timeout,
+            deadline=conf.key_server_deadline,
+            pause=kds.Pause(pathlib.Path(conf.chip_cache) / 'pause'))
+    return ChipCertificates(anchors, store=conf.chip_certificates,
+                            cache=conf.chip_cache, server=server)
 
 
 def _read_cek(path, data):

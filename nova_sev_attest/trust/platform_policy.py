@@ -58,7 +58,7 @@ class PlatformPolicy:
     def admit(self, platform):
         """Hold a platform to the policy.
 
-        The build is not known before the evidence: see
+        The firmware's version is not known before the evidence: see
         :meth:`admit_firmware`.
 
         :param platform: chain.VerifiedPlatform.
@@ -68,8 +68,6 @@ class PlatformPolicy:
             raise PlatformNotAllowed(
                 f'the platform\'s root is {platform.anchor_name}, which the '
                 f'policy does not trust')
-        if platform.api < self.min_firmware[:2]:
-            raise _too_old(platform.api, self.min_firmware)
         if (self.owners is not None
                 and platform.oca_fingerprint not in self.owners):
             raise PlatformNotAllowed(
@@ -93,19 +91,18 @@ class PlatformPolicy:
                 f'not list')
 
     def admit_firmware(self, api, build):
-        """Hold the firmware that the measurement names to the policy.
+        """Hold a platform's firmware to the policy.
+
+        The measurement covers the version of the firmware that runs. The
+        certificates name the version of the one that made the PDH, which an
+        update may have left behind: they tell nothing against a platform.
 
         :param api: (major, minor) of the evidence.
         :param build: build number of the evidence.
         :raises PlatformNotAllowed: it is older than the policy asks for.
         """
         if (*api, build) < self.min_firmware:
-            raise _too_old((*api, build), self.min_firmware)
-
-
-def _too_old(version, minimum):
-    words = '.'.join(str(number) for number in version)
-    return PlatformNotAllowed(
-        f'the platform\'s SEV firmware is {words}, the policy asks for '
-        f'{".".join(str(number) for number in minimum)} or newer: update '
-        f'the host\'s firmware')
+            version = '.'.join(str(number) for number in (*api, build))
+            raise PlatformNotAllowed(
+                f'the platform\'s SEV firmware is {version}, older than the '
+                f'policy asks for; update the host\'s firmware')

@@ -174,6 +174,7 @@ class Launch(Base):
     platform_api_major = sa.Column(sa.Integer)
     platform_api_minor = sa.Column(sa.Integer)
     platform_cek = sa.Column(Sha256)
+    platform_chip = sa.Column(sa.String(128))
 
     policy_word = sa.Column(sa.BigInteger)
     dh_cert = sa.Column(Blob)

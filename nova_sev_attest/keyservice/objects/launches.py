@@ -61,6 +61,8 @@ class Launch:
     :ivar token_hash: SHA-256 of the launch token
     :ivar request_fingerprint: SHA-256 that names the request's content
     :ivar platform_cek: SHA-256 of the CEK certificate
+    :ivar platform_chip: the chip's id in hexadecimal; None when the CEK is the
+        one that the host showed
     :ivar sealed_keys: None once they are destroyed
     :ivar evidence_fingerprint: SHA-256 that names the evidence; None before
         it came
@@ -85,6 +87,7 @@ class Launch:
     platform_emulated: bool | None = None
     platform_api: tuple[int, int] | None = None
     platform_cek: bytes | None = None
+    platform_chip: str | None = None
     policy_word: int | None = None
     dh_cert: bytes | None = dataclasses.field(default=None, repr=False)
     session: bytes | None = dataclasses.field(default=None, repr=False)

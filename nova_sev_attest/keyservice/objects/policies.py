@@ -33,7 +33,9 @@ class Content:
     :ivar firmwares: SHA-256, as are kernels and initrds: 64 hex digits each
     :ivar cpu_models: QEMU's names; with cpu_signatures, CPUID leaf 1 EAX of
         others, and launch_profiles what SEV-ES measures besides vcpus
-    :ivar min_api_version: 'major.minor' or None
+    :ivar min_api_version: 'major.minor' or None; min_build: of that version
+    :ivar allowed_chips: SHA-256 of CEK certificates, and allowed_owners of
+        OCA certificates; None allows any
     :ivar secrets: {GUID: UUID in the secret store}, both canonical text
     """
 
@@ -53,6 +55,10 @@ class Content:
     cpu_models: list[str] = dataclasses.field(default_factory=list)
     cpu_signatures: list[int] = dataclasses.field(default_factory=list)
     launch_profiles: list[str] = dataclasses.field(default_factory=list)
+    # Nor do those from before chips could be told apart.
+    min_build: int | None = None
+    allowed_chips: list[str] | None = None
+    allowed_owners: list[str] | None = None
 
     @property
     def min_api(self):

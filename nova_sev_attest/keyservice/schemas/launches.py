@@ -64,6 +64,7 @@ def full(launch, base):
         'emulated': launch.platform_emulated,
         'api_version': '{}.{}'.format(*launch.platform_api),
         'cek_fingerprint': launch.platform_cek.hex(),
+        'chip_id': launch.platform_chip,
     }
     shown['verdict'] = launch.verdict
     return shown

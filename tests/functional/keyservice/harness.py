@@ -164,11 +164,12 @@ def error(response, status, code):
 class KeyService:
     """A key service under a real HTTP server, and its surroundings.
 
+    :param trust: further lines of the group [trust]
     :ivar service: Service, for looking inside
     """
 
     def __init__(self, cloud, directory, database=None, key=True,
-                 migrate=True):
+                 migrate=True, trust=''):
         self.cloud = cloud
         self.directory = pathlib.Path(directory)
         (self.directory / 'ask_ark.cert').write_bytes(platforms.ask_ark())
@@ -179,7 +180,8 @@ class KeyService:
         self.config_file.write_text(_CONFIG.format(
             directory=directory, keystone=cloud.keystone.url,
             database=(database
-                      or f'sqlite:///{directory}/keyservice.sqlite')))
+                      or f'sqlite:///{directory}/keyservice.sqlite'))
+            + trust)
         self.conf = conf_keyservice.load(
             config_files=[str(self.config_file)])
         self.service = keyservice.Service(self.conf)

@@ -102,7 +102,8 @@ def test_whole_launch(either):
     assert shown['status'] == 'running' and shown['reason'] is None
     assert shown['platform'] == {
         'root': 'emulated', 'emulated': True, 'api_version': '1.51',
-        'cek_fingerprint': hashlib.sha256(host.platform.cek).hexdigest()}
+        'cek_fingerprint': hashlib.sha256(host.platform.cek).hexdigest(),
+        'chip_id': None}
     verdict = shown['verdict']
     assert verdict.pop('launch_digest')
     assert verdict == {
