@@ -39,6 +39,7 @@ from devstack.lab.guest import initramfs
 from devstack.lab.guest import tree
 from devstack.lab import kvm_amd
 from devstack.lab import layout as lab_layout
+from nova_sev_attest.emulator import cpus
 from nova_sev_attest.launch import chain
 from nova_sev_attest.launch import digest
 from nova_sev_attest.launch import errors
@@ -47,12 +48,16 @@ from nova_sev_attest.launch import kernel_hashes
 from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
 from nova_sev_attest.launch import policy
+from nova_sev_attest.launch import profile
 from nova_sev_attest.launch import secret
+from nova_sev_attest.launch import vmsa
 from nova_sev_attest.trust import roots
 
 _SECONDS = 120
 _COMMAND_LINE = 'console=ttyS0 iomem=relaxed panic=-1 quiet'
 _POLICY = policy.LaunchPolicy.for_technology('amd-sev')
+_ES_POLICY = policy.LaunchPolicy.for_technology('amd-sev-es')
+_CPU = "<cpu mode='custom'><model>{}</model></cpu>"
 _PASSPHRASE = b'only the emulated platform can read this'
 _SECRETS = {secret.LUKS_PASSPHRASE_GUID: _PASSPHRASE}
 # It prints what lies in the firmware's area for secrets.
@@ -68,7 +73,7 @@ _XML = '''
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
   <memoryBacking><locked/></memoryBacking>
-  <vcpu>1</vcpu>
+  <vcpu>{vcpus}</vcpu>
   <os firmware='efi'>
     <firmware><feature name='secure-boot' enabled='no'/></firmware>
     <type arch='x86_64' machine='q35'>hvm</type>
@@ -103,11 +108,11 @@ class Boot:
     firmware: firmware.Firmware
     command_line: str = _COMMAND_LINE
 
-    def digest(self):
+    def digest(self, save_areas=()):
         hashes = kernel_hashes.KernelHashes.from_bytes(
             self.kernel.read_bytes(), self.initrd.read_bytes(),
             self.command_line)
-        return digest.launch_digest(self.firmware, hashes)
+        return digest.launch_digest(self.firmware, hashes, save_areas)
 
 
 class Host:
@@ -280,7 +285,7 @@ class Domain:
         self.console.touch()
         self._host = host
         values = {
-            'name': self.name, 'type': 'qemu', 'cpu': '',
+            'name': self.name, 'type': 'qemu', 'cpu': '', 'vcpus': 1,
             'memory': 256, 'kernel': boot.kernel,
             'initrd': boot.initrd, 'command_line': boot.command_line,
             'console': self.console, 'policy': _POLICY.word,
@@ -332,9 +337,10 @@ def start(host, libvirtd, boot, platform):
     """Start a paused domain; returns it and its session."""
     started = []
 
-    def begin(changed=boot, issued=None, **changes):
-        issued = issued or machine.begin(platform, uuid.uuid4(), _POLICY)
-        domain = Domain(host, libvirtd, changed, issued, **changes)
+    def begin(changed=boot, issued=None, policy=_POLICY, **changes):
+        issued = issued or machine.begin(platform, uuid.uuid4(), policy)
+        domain = Domain(host, libvirtd, changed, issued,
+                        policy=policy.word, **changes)
         started.append(domain)
         return domain, issued
 
@@ -443,7 +449,7 @@ def test_judge_refuses_another_initrd(host, start, boot):
     assert 'Measurement does not match' in told
 
 
-def _judge(host, domain, issued, boot):
+def _judge(host, domain, issued, boot, *more):
     shared = host.folder / 'shared'
     for name in ('tik', 'tek'):
         (shared / name).write_bytes(getattr(issued.keys, name))
@@ -455,7 +461,65 @@ def _judge(host, domain, issued, boot):
         '--build-id', info['sev-build-id'], '--policy', info['sev-policy'],
         '--firmware', compute_root.FIRMWARE, '--kernel', boot.kernel,
         '--initrd', boot.initrd, '--cmdline', boot.command_line,
-        '--tik', shared / 'tik', '--tek', shared / 'tek')
+        '--tik', shared / 'tik', '--tek', shared / 'tek', *more)
+
+
+@pytest.mark.parametrize('vcpus, model, numbers', [
+    (1, 'EPYC', (23, 1, 2)), (4, 'EPYC-Milan', (25, 1, 1)),
+    (2, 'qemu64', (15, 107, 1))])
+def test_judge_accepts_an_encrypted_state(host, start, boot, vcpus, model,
+                                          numbers):
+    domain, issued = start(policy=_ES_POLICY, vcpus=vcpus,
+                           cpu=_CPU.format(model))
+    assert domain.launch['vcpus'] == vcpus
+    for claimed in (vcpus, vcpus + 1):
+        code, told = _judge(
+            host, domain, issued, boot, '--num-cpus', claimed,
+            *(word for name, number in zip(
+                ('family', 'model', 'stepping'), numbers)
+              for word in (f'--cpu-{name}', number)))
+        assert code == (0 if claimed == vcpus else 1), told
+    pages = vmsa.save_areas(
+        vmsa.LEGACY, vcpus, vmsa.cpu_signature(*numbers),
+        boot.firmware.reset_eip)
+    verified = issued.verify(domain.evidence(), {boot.digest(pages): {}})
+    assert domain.launch['digest'] == verified.digest.hex()
+    assert verified.claims['policy_word'] == 0x3f
+
+
+def test_guest_with_encrypted_state_gets_its_secret(start, boot):
+    domain, issued = start(policy=_ES_POLICY, vcpus=2, cpu=_CPU.format('EPYC'))
+    pages = vmsa.save_areas(vmsa.LEGACY, 2, profile.cpu_signature('EPYC'),
+                            boot.firmware.reset_eip)
+    verified = issued.verify(domain.evidence(), {boot.digest(pages): {}})
+    released = verified.release(_SECRETS,
+                                area=boot.firmware.require_secret_area())
+    domain.inject(released.packet, released.gpa)
+    assert domain.area().startswith(secret.build_secret_table(_SECRETS))
+
+
+def test_signatures_are_those_of_qemu(start):
+    """The numbers of each model are what QEMU itself tells."""
+    libvirt_qemu = pytest.importorskip('libvirt_qemu')
+    domain, _ = start()
+
+    def ask(command, **arguments):
+        reply = json.loads(libvirt_qemu.qemuMonitorCommand(
+            domain.domain, json.dumps(
+                {'execute': command, 'arguments': arguments}), 0))
+        return reply['return']
+
+    known = {model['name'] for model in ask('query-cpu-definitions')}
+    # Not each QEMU has the newest.
+    asked = [name for name in profile.CPU_SIGNATURES if name in known]
+    assert {'EPYC-v4', 'EPYC-Milan-v2', 'EPYC-Genoa'} <= set(asked)
+    for name in [*asked, 'qemu64', 'kvm64']:
+        told = ask('query-cpu-model-expansion', type='full',
+                   model={'name': name})['model']['props']
+        signature = vmsa.cpu_signature(*(
+            told[number] for number in ('family', 'model', 'stepping')))
+        assert cpus.signature(name, {}) == signature
+        assert profile.CPU_SIGNATURES.get(name, signature) == signature
 
 
 def _changed_initrd(host, boot):
@@ -495,9 +559,10 @@ def test_corrupt_session_fails_the_start(host, start, platform, refused):
     host.wait(lambda: not host.guests() or None)
 
 
-def test_session_for_another_policy_fails_the_start(start, refused):
+def test_session_for_another_policy_fails_the_start(start, platform, refused):
     with refused('another policy'):
-        start(policy=0x33)
+        start(policy=policy.LaunchPolicy.parse(0x33),
+              issued=machine.begin(platform, uuid.uuid4(), _POLICY))
 
 
 def test_certificate_of_rubbish_fails_the_start(start, refused):
