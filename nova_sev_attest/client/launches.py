@@ -120,7 +120,7 @@ class Launches:
         :param host: the compute host's name, as Nova's API shows it
         :param technology: 'amd-sev', ...
         :param platform: the platform's certificates by name, as bytes
-            ('pdh' and 'cert_chain' for SEV)
+            ('pdh', 'cert_chain' and, if known, 'cpu0_id' for SEV)
         :param deadline: Deadline
         :returns: SevSession
         :raises AttestationDenied: no launch for this server on this platform

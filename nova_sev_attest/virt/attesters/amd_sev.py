@@ -29,6 +29,8 @@ from nova_sev_attest.virt import domain_xml
 CERTIFICATE_SIZE = 2084
 # PEK, OCA and CEK.
 CHAIN_SIZE = 3 * CERTIFICATE_SIZE
+# GET_ID gives 64 bytes today.
+CHIP_ID_SIZES = range(8, 65)
 # HMAC and nonce.
 MEASUREMENT_SIZE = 48
 
@@ -40,10 +42,17 @@ class AmdSevAttester(base.Attester):
     wants_es = False
 
     def read_platform(self, connection):
-        """Certificates 'pdh', 2084 bytes, and 'cert_chain', 6252 bytes."""
+        """Certificates 'pdh', 2084 bytes, and 'cert_chain', 6252 bytes.
+
+        And 'cpu0_id', the chip's id, where libvirt tells it (since 8.4.0):
+        the key service finds the chip's certificate by it.
+        """
         info = connection.getSEVInfo(0)
-        return {'pdh': _octets(info, 'pdh', CERTIFICATE_SIZE),
-                'cert_chain': _octets(info, 'cert-chain', CHAIN_SIZE)}
+        platform = {'pdh': _octets(info, 'pdh', CERTIFICATE_SIZE),
+                    'cert_chain': _octets(info, 'cert-chain', CHAIN_SIZE)}
+        if info.get('cpu0-id'):
+            platform['cpu0_id'] = _octets(info, 'cpu0-id', CHIP_ID_SIZES)
+        return platform
 
     def check(self, domain):
         domain_xml.require_stateless_firmware(domain)
@@ -100,16 +109,21 @@ def _set_text(parent, name, text):
     element.text = text
 
 
-def _octets(info, name, size):
+def _octets(info, name, sizes):
+    """Decoded bytes; of a size, or of one of a range of sizes."""
     try:
         data = base64.b64decode(info[name], validate=True)
     except (KeyError, TypeError, binascii.Error, ValueError):
         raise base.AttesterError(
             f'libvirt gave no "{name}" in base64') from None
-    if len(data) != size:
+    if isinstance(sizes, int):
+        sizes, expected = (sizes,), str(sizes)
+    else:
+        expected = f'{sizes[0]} to {sizes[-1]}'
+    if len(data) not in sizes:
         raise base.AttesterError(
-            f'libvirt gave {len(data)} bytes as "{name}" where {size} were '
-            f'expected')
+            f'libvirt gave {len(data)} bytes as "{name}" where {expected} '
+            f'were expected')
     return data
 
 

@@ -43,7 +43,22 @@ def test_platform(attester):
         'pdh': b'p' * 2084, 'cert_chain': b'c' * 6252}
 
 
+@pytest.mark.parametrize('size', (8, 64))
+def test_chip_id(attester, size):
+    found = attester.read_platform(connection(**{'cpu0-id': text(
+        b'i' * size)}))
+    assert found['cpu0_id'] == b'i' * size
+
+
+@pytest.mark.parametrize('value', (None, ''))
+def test_libvirt_without_chip_id(attester, value):
+    assert 'cpu0_id' not in attester.read_platform(
+        connection(**{'cpu0-id': value}))
+
+
 @pytest.mark.parametrize('changes', [
+    {'cpu0-id': '!'}, {'cpu0-id': text(b'i' * 7)},
+    {'cpu0-id': text(b'i' * 65)},
     {'pdh': None}, {'pdh': '!'}, {'pdh': text(b'p' * 2083)},
     {'cert-chain': text(b'c' * 2084)}])
 def test_platform_that_cannot_be_used(attester, changes):
