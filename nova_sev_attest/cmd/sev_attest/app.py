@@ -18,6 +18,7 @@ answers at once.
 
 import argparse
 import importlib
+import logging
 import sys
 
 from cliff import app
@@ -118,7 +119,8 @@ class SevAttest(app.App):
         super().__init__(
             description=(
                 'Attest the launch of AMD SEV and SEV-ES guests on a machine '
-                'that you trust. Uses files only, never the network.'),
+                'that you trust. Uses files only; the network is used by '
+                '--fetch-cek alone.'),
             version=None, command_manager=_Commands(), **streams)
 
     def build_option_parser(self, description, version, argparse_kwargs=None):
@@ -136,7 +138,10 @@ class SevAttest(app.App):
         return parser
 
     def configure_logging(self):
-        """Add no handler: what is to be said is shown or printed."""
+        # An error is one line; what led to it is logged for --debug.
+        logging.getLogger('nova_sev_attest').addHandler(
+            logging.StreamHandler(self.stderr) if self.options.debug
+            else logging.NullHandler())
 
     def interact(self):
         # Without a command cliff would start a shell, and its return value

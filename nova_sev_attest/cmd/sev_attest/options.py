@@ -15,6 +15,7 @@
 import argparse
 import hashlib
 import hmac
+import pathlib
 import re
 import types
 
@@ -64,6 +65,14 @@ def digest(text):
     if not re.fullmatch('[0-9a-fA-F]{64}', text):
         raise argparse.ArgumentTypeError(
             f'{text!r}: expected a launch digest of 64 hexadecimal digits')
+    return bytes.fromhex(text)
+
+
+def chip_id(text):
+    """8 to 64 bytes in hexadecimal."""
+    if not re.fullmatch('([0-9a-fA-F]{2}){8,64}', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: expected a chip id of 16 to 128 hexadecimal digits')
     return bytes.fromhex(text)
 
 
@@ -249,6 +258,23 @@ def add_platform(parser):
                         default=[], type=anchor,
                         help='trust this root of an emulated platform: a '
                              'file of its ASK and ARK')
+    group = parser.add_argument_group(
+        'the CEK that AMD signed', "A host's own copy is usually not signed. "
+        'Add the signed one to the files, or have it looked for by the '
+        "chip's id.")
+    group.add_argument('--chip-id', metavar='HEX', type=chip_id,
+                       help="libvirt's cpu0-id")
+    group.add_argument('--chip-certificates', metavar='DIR',
+                       help='folder with <chip id>.cert files')
+    group.add_argument('--fetch-cek', action='store_true',
+                       help="USE THE NETWORK: ask AMD's key server for a CEK "
+                            'that the folder lacks, and keep it there')
+    group.add_argument('--key-server', metavar='URL',
+                       help="ask this one in place of AMD's")
+    group.add_argument('--proxy', metavar='URL',
+                       help='ask through this HTTP proxy')
+    group.add_argument('--ca-file', metavar='FILE',
+                       help="CAs that may vouch for the key server's TLS")
 
 
 def platform(args, reader):
@@ -257,9 +283,13 @@ def platform(args, reader):
     :returns: (VerifiedPlatform, Bundle).
     """
     from nova_sev_attest.launch import bundle
-    from nova_sev_attest.launch import certificates
     from nova_sev_attest.trust import roots
 
+    if (args.chip_id is None) != (args.chip_certificates is None) or (
+            args.fetch_cek and args.chip_id is None):
+        raise files.Unusable(
+            '--chip-id and --chip-certificates go together, and --fetch-cek '
+            'with them')
     contents = {}
     for path in args.files:
         if path in contents:
@@ -268,30 +298,59 @@ def platform(args, reader):
                                      'a certificate file')
     found = bundle.Bundle.read(contents)
     anchors = roots.load_anchors(args.amd_certificates, args.anchor)
-    usage = certificates.Usage
-    if {usage.ASK, usage.ARK} <= set(found.certificates):
-        shown = _pinned(found.get(usage.ARK), found.get(usage.ASK))
-        if shown is not None and shown.name not in {
-                each.name for each in anchors}:
-            anchors.append(shown)
-    return found.platform().verify(anchors), found
+    shown = _pinned(found)
+    if shown is not None and shown.name not in {
+            each.name for each in anchors}:
+        anchors.append(shown)
+    platform = found.platform()
+    if args.chip_id is not None:
+        platform = platform.of_chip(args.chip_id, _chip_certificates(
+            args, anchors).get(args.chip_id, platform.pek))
+    return platform.verify(anchors), found
 
 
-def _pinned(ark, ask):
-    """The Anchor of AMD's own certificates, whoever shows them, or None."""
-    from nova_sev_attest.launch import chain
+def _pinned(found):
+    """The Anchor of AMD's own ASK and ARK among the files, or None.
+
+    Others are no error: a host may show the root of its emulated platform.
+    """
+    from nova_sev_attest.launch import certificates
     from nova_sev_attest.trust import roots
 
-    for generation, pins in roots._PINS.items():
-        if (ark.sha256.hex(), ask.sha256.hex()) == pins:
-            return chain.Anchor(f'amd-{generation}', ark, ask,
-                                emulated=False)
-    return None
+    usage = certificates.Usage
+    if not {usage.ASK, usage.ARK} <= set(found.certificates):
+        return None
+    try:
+        return roots.recognise(found.get(usage.ASK), found.get(usage.ARK))
+    except roots.AnchorRefused:
+        return None
 
 
-def platform_facts(facts):
-    """The columns of a PlatformFacts."""
-    return {'platform_root': facts.anchor_name,
-            'emulated': facts.emulated,
-            'api_version': '{}.{}'.format(*facts.api),
-            'cek_fingerprint': facts.cek_fingerprint.hex()}
+def _chip_certificates(args, anchors):
+    from nova_sev_attest.trust import chips
+    from nova_sev_attest.trust import kds
+
+    if not args.fetch_cek:
+        name = args.chip_id.hex()
+        folder = pathlib.Path(args.chip_certificates)
+        if not any((folder / f'{name}{suffix}').exists()
+                   for suffix in ('.cert', '.cek')):
+            raise chips.ChipRefused(
+                f'{folder} has no CEK of chip {name}; put it there as '
+                f'{name}.cert, or have AMD\'s key server asked by '
+                f'--fetch-cek')
+        return chips.ChipCertificates(anchors, store=folder)
+    return chips.ChipCertificates(
+        anchors, cache=args.chip_certificates, server=kds.HttpServer(
+            args.key_server or kds.KEY_SERVER, proxy=args.proxy,
+            ca_file=args.ca_file))
+
+
+def platform_facts(found):
+    """The columns of a VerifiedPlatform."""
+    return {'platform_root': found.anchor_name,
+            'emulated': found.emulated,
+            'api_version': '{}.{}'.format(*found.api),
+            'cek_fingerprint': found.cek_fingerprint.hex(),
+            'oca_fingerprint': found.oca_fingerprint.hex(),
+            'chip_id': None if found.chip_id is None else found.chip_id.hex()}

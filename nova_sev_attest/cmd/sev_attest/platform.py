@@ -20,9 +20,7 @@ from nova_sev_attest.cmd.sev_attest import options
 class Verify(base.Command):
     """Verify a platform's certificates up to AMD's root.
 
-    AMD's own roots are known by their fingerprints. A host's copy of its CEK
-    is usually not signed by AMD: add the one that AMD's key server has for
-    the chip's id to the files.
+    AMD's own roots are known by their fingerprints.
     """
 
     def get_parser(self, prog_name):
@@ -33,7 +31,7 @@ class Verify(base.Command):
     def take_action(self, parsed_args):
         platform, bundle = options.platform(parsed_args, files.Reader())
         return base.row({
-            **options.platform_facts(platform.facts),
+            **options.platform_facts(platform),
             'recognised': base.Shown(
                 dict(bundle.recognised), '\n'.join(
                     f'{name}: {what}'

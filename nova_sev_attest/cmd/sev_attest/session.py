@@ -71,6 +71,6 @@ class Create(base.Command):
                             files.PUBLIC),
             paths['session']: (files.encode(made.session), files.PUBLIC)}
         return base.row({
-            **options.platform_facts(platform.facts),
+            **options.platform_facts(platform),
             'policy': f'{policy.word:#x}',
             **{f'{kind}_file': str(path) for kind, path in paths.items()}})

@@ -26,6 +26,7 @@ import pytest
 
 from nova_sev_attest.launch import kernel_hashes
 from nova_sev_attest.launch import secret
+from tests.functional.trust import fakes
 from tests.unit.launch import platforms
 from tests import vectors
 
@@ -160,6 +161,35 @@ def test_one_launch_from_beginning_to_end(tmp_path):
         f'the kernel is old (SHA-256 '
         f'{hashlib.sha256(b"old kernel").hexdigest()}) but the policy allows '
         f'vmlinuz ')
+
+
+@pytest.fixture
+def amd():
+    server = fakes.AmdServer()
+    yield server
+    server.stop()
+
+
+def test_network_when_asked_for(tmp_path, amd):
+    platform = platforms.platform()
+    chip = bytes(range(64))
+    amd.add(chip, platform.cek)
+    unsigned = platform.cek[:0x414] + 2 * platforms.EMPTY_SLOT
+    (tmp_path / 'host').write_bytes(
+        platform.pdh + platform.pek + platform.oca + unsigned)
+    (tmp_path / 'anchor').write_bytes(platforms.ask_ark())
+    arguments = ['platform', 'verify', 'host', '--anchor', 'lab=anchor',
+                 '--chip-id', chip.hex(), '--chip-certificates', 'chips',
+                 '--key-server', amd.url]
+    run(*arguments, status=1, cwd=tmp_path)
+    assert amd.requests == []
+    for _ in range(2):
+        run(*arguments, '--fetch-cek', cwd=tmp_path)
+    assert amd.requests == [f'/cek/id/{chip.hex()}']
+    run(*arguments, cwd=tmp_path)
+    amd.files.clear()
+    arguments[arguments.index(chip.hex())] = chip[::-1].hex()
+    run(*arguments, '--fetch-cek', status=1, cwd=tmp_path)
 
 
 def test_no_network(tmp_path):

@@ -135,7 +135,65 @@ def test_root_that_misses_its_pin(sev_attest, made, tmp_path):
     assert 'expected 1246469862b7' in found.error
 
 
+CHIP = 'ab' * 64
+
+
+class TestChip:
+
+    @pytest.fixture
+    def hosts(self, made):
+        """What a host shows: its own copy of the CEK, not signed."""
+        platform = platforms.platform()
+        unsigned = (platform.cek[:0x414] + 2 * platforms.EMPTY_SLOT)
+        path = made / 'host'
+        path.write_bytes(platform.pdh + platform.pek + platform.oca +
+                         unsigned)
+        (made / 'chips').mkdir()
+        return path
+
+    def verify(self, sev_attest, made, hosts, *more):
+        return sev_attest(
+            'platform', 'verify', hosts, '--anchor',
+            f'lab={made / "anchor"}', '--chip-id', CHIP,
+            '--chip-certificates', made / 'chips', '-f', 'json', *more)
+
+    def test_signed_cek_of_the_folder(self, sev_attest, made, hosts):
+        (made / 'chips' / f'{CHIP}.cert').write_bytes(
+            (made / 'cek').read_bytes())
+        found = self.verify(sev_attest, made, hosts)
+        assert found.status == 0
+        assert found.json['chip_id'] == CHIP
+
+    def test_among_the_files(self, sev_attest, made, hosts):
+        found = sev_attest('platform', 'verify', hosts, made / 'cek',
+                           '--anchor', f'lab={made / "anchor"}',
+                           '-f', 'json')
+        assert found.status == 0
+        assert found.json['chip_id'] is None
+
+    def test_the_host_s_own_is_refused(self, sev_attest, made, hosts):
+        found = sev_attest('platform', 'verify', hosts, '--anchor',
+                           f'lab={made / "anchor"}')
+        assert found.status == 1
+        assert 'CEK <- ASK' in found.error
+
+    def test_folder_without_it(self, sev_attest, made, hosts):
+        found = self.verify(sev_attest, made, hosts)
+        assert (found.status, found.out) == (1, '')
+        assert '--fetch-cek' in found.error
+
+    def test_cek_of_another_chip(self, sev_attest, made, hosts):
+        (made / 'chips' / f'{CHIP}.cert').write_bytes(
+            platforms.platform(name='other').cek)
+        found = self.verify(sev_attest, made, hosts)
+        assert found.status == 1
+        assert 'did not sign' in found.error
+
+
 @pytest.mark.parametrize(('argv', 'message'), [
+    (('full', '--chip-id', CHIP), 'go together'),
+    (('full', '--fetch-cek'), 'go together'),
+    (('full', '--chip-id', 'xy'), '16 to 128 hexadecimal digits'),
     (('pdh',), 'missing: PEK, OCA, CEK'),
     (('pdh', 'pdh'), 'given twice'),
     (('pdh', 'pdh.b64', 'cert-chain'), 'there twice'),
