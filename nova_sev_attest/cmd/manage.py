@@ -14,6 +14,7 @@
 
 import argparse
 import datetime
+import pathlib
 import sys
 
 from oslo_db import exception as db_exc
@@ -26,6 +27,10 @@ from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice.db import migration
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice import sealing
+from nova_sev_attest.launch import errors as launch_errors
+from nova_sev_attest.trust import files
+from nova_sev_attest.trust import kds
+from nova_sev_attest.trust import roots
 
 
 def _db_sync(conf, args):
@@ -74,11 +79,37 @@ def _launch_purge(conf, args):
     return 0
 
 
+def _roots_fetch(conf, args):
+    if conf.trust.amd_certificates is None:
+        print('nova-sev-attest-manage: set [trust] amd_certificates to the '
+              'folder for AMD\'s certificates first.', file=sys.stderr)
+        return 1
+    server = kds.HttpServer(
+        args.url, proxy=conf.trust.key_server_proxy,
+        ca_file=conf.trust.key_server_ca_file,
+        timeout=conf.trust.key_server_timeout,
+        deadline=conf.trust.key_server_deadline)
+    folder = pathlib.Path(conf.trust.amd_certificates)
+    for generation in args.generations or roots.GENERATIONS:
+        data = kds.fetch_ask_ark(server, generation)
+        anchor = roots.pinned_anchor(generation, data, args.url)
+        path = folder / f'ask_ark_{generation}.cert'
+        files.write(path, data)
+        print(f'{path}: the pinned certificates of {anchor.name}.')
+    return 0
+
+
 def _days(text):
     days = int(text)
     if not 0 <= days <= 36500:
         raise ValueError(text)
     return days
+
+
+def _generation(text):
+    if text not in roots.GENERATIONS:
+        raise ValueError(text)
+    return text
 
 
 _COMMANDS = {
@@ -89,6 +120,10 @@ _COMMANDS = {
     'sealing-key': ('Keys that seal the transport keys of open launches', {
         'create': ('Make a new key, which seals from now on.', _key_create),
         'list': ('List the ids of the keys.', _key_list),
+    }),
+    'amd-root': ('AMD\'s ASK and ARK certificates', {
+        'fetch': ('Get them from AMD into [trust] amd_certificates; what '
+                  'misses its pin is refused.', _roots_fetch),
     }),
     'launch': ('Launches', {
         'expire': ('Close open launches whose time is over and destroy '
@@ -113,6 +148,14 @@ def _parser():
         for action, (help_text, function) in commands.items():
             found = actions.add_parser(action, help=help_text)
             found.set_defaults(function=function)
+            if function is _roots_fetch:
+                found.add_argument(
+                    '--url', default=kds.ROOT_SERVER,
+                    help='where the files are; default: %(default)s')
+                found.add_argument(
+                    'generations', nargs='*', type=_generation,
+                    metavar='GENERATION',
+                    help=f'{", ".join(roots.GENERATIONS)}; default: all')
             if function is _launch_purge:
                 found.add_argument(
                     '--days', type=_days, required=True,
@@ -127,7 +170,8 @@ def main(argv=None):
     logging.setup(conf, conf_keyservice.PROJECT)
     try:
         return args.function(conf, args)
-    except (sealing.SealingError, OSError) as exc:
+    except (sealing.SealingError, launch_errors.LaunchError,
+            OSError) as exc:
         print(f'nova-sev-attest-manage: {exc}', file=sys.stderr)
     except (db_exc.DBError, sa_exc.DBAPIError) as exc:
         cause = getattr(exc, 'inner_exception', exc)
