@@ -91,7 +91,7 @@ def _roots_fetch(conf, args):
         deadline=conf.trust.key_server_deadline)
     folder = pathlib.Path(conf.trust.amd_certificates)
     for generation in args.generations or roots.GENERATIONS:
-        data = kds.fetch_ask_ark(server, generation)
+        data = roots.completed(kds.fetch_ask_ark(server, generation), folder)
         anchor = roots.pinned_anchor(generation, data, args.url)
         path = folder / f'ask_ark_{generation}.cert'
         files.write(path, data)

@@ -159,16 +159,26 @@ def recognise(ask, ark):
 
 
 def _load_generation(generation, path):
-    data = _read(path)
-    if len(data) == _NAPLES_SIZE + _NAPLES_UNSIGNED_ARK_SIZE:
-        signature_path = path.with_name(_NAPLES_ARK_SIGNATURE)
-        signature = _read(signature_path)
-        if len(signature) != _NAPLES_ARK_SIGNATURE_SIZE:
-            raise AnchorRefused(
-                f'{signature_path} has {len(signature)} bytes, expected '
-                f'{_NAPLES_ARK_SIGNATURE_SIZE}')
-        data += signature
-    return pinned_anchor(generation, data, path)
+    return pinned_anchor(generation, completed(_read(path), path.parent),
+                         path)
+
+
+def completed(data, directory):
+    """An ask_ark file; that of Naples gets its ARK's signature if it lacks.
+
+    :param data: bytes of the file
+    :param directory: pathlib.Path of the folder that has ``ark_naples.sig``
+    :raises AnchorRefused: the signature is needed and is not there
+    """
+    if len(data) != _NAPLES_SIZE + _NAPLES_UNSIGNED_ARK_SIZE:
+        return data
+    path = directory / _NAPLES_ARK_SIGNATURE
+    signature = _read(path)
+    if len(signature) != _NAPLES_ARK_SIGNATURE_SIZE:
+        raise AnchorRefused(
+            f'{path} has {len(signature)} bytes, expected '
+            f'{_NAPLES_ARK_SIGNATURE_SIZE}')
+    return data + signature
 
 
 def _load_extra(name, path):

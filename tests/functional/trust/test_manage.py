@@ -67,6 +67,20 @@ def test_what_misses_the_pin_is_not_kept(amd, folder, fetch, capsys):
     assert list(folder.iterdir()) == []
 
 
+def test_naples_without_its_signature(amd, folder, fetch, capsys):
+    root = 'virtee-sev'
+    amd.files['/ask_ark_naples.cert'] = (
+        vectors.read(f'{root}/src/certs/sev/builtin/naples/ask.cert')
+        + vectors.read(f'{root}/tests/naples/ark.cert.bad'))
+    assert fetch('naples') == 1
+    assert 'ark_naples.sig cannot be read' in capsys.readouterr().err
+    (folder / 'ark_naples.sig').write_bytes(
+        vectors.read(f'{root}/tests/naples/ark.cert.sig'))
+    assert fetch('naples') == 0
+    assert [anchor.name for anchor in roots.load_anchors(folder)] == [
+        'amd-naples']
+
+
 def test_unknown_generation(fetch):
     with pytest.raises(SystemExit):
         fetch('zen')
