@@ -54,19 +54,14 @@ _SUMMARIES = {
     'vcpus_not_allowed': 'number of vCPUs not allowed by the policy',
     'cpu_signature_not_allowed': 'CPU model not allowed by the policy',
     'launch_profile_not_allowed': 'launch profile not allowed by the policy',
-    'sev_features_not_allowed': 'SEV features not allowed by the policy',
-    'technology_not_allowed': 'encryption technology not allowed by the '
-                              'policy',
     'measurement_mismatch': 'the measurement is not one that the policy '
                             'allows',
 }
 
-#: The name of an input, in the order in which a difference is reported.
 _TITLES = {
-    'technology': 'technology', 'firmware': 'firmware', 'kernel': 'kernel',
-    'initrd': 'initrd', 'command_line': 'command line',
-    'vcpus': 'number of vCPUs', 'cpu_signature': 'CPU model',
-    'launch_profile': 'launch profile', 'sev_features': 'SEV features'}
+    'firmware': 'firmware', 'kernel': 'kernel', 'initrd': 'initrd',
+    'command_line': 'command line', 'vcpus': 'number of vCPUs',
+    'cpu_signature': 'CPU model', 'launch_profile': 'launch profile'}
 
 _NO_KERNEL = 'no measured kernel'
 
@@ -117,8 +112,8 @@ class Difference:
 
     def __str__(self):
         allowed = ' or '.join(self.allowed) or 'none'
-        return (f'the {_TITLES.get(self.input, self.input)} is {self.found} '
-                f'but the policy allows {allowed}')
+        return (f'the {_TITLES[self.input]} is {self.found} but the policy '
+                f'allows {allowed}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +336,8 @@ class _Search:
                  _parts(lists, 'initial_state')[0])]
         found = [
             Difference(name, self._name(name, value),
-                       tuple(self._name(name, each) for each in allowed))
+                       tuple(self._name(name, each) for each in allowed
+                             if each is not None))
             for name, value, allowed in checks if value not in allowed]
         if not found and inputs not in set(lists.inputs()):
             found = [Difference(

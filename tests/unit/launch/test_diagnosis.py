@@ -128,6 +128,27 @@ def test_profiles_that_are_no_full_product():
     assert found.category == 'launch_profile_not_allowed'
 
 
+def test_policy_for_both_technologies():
+    lists = dataclasses.replace(LISTS, profiles=(
+        profile.LaunchProfile.sev(), *ES_LISTS.profiles))
+    made = profile.LaunchProfile.sev_es(4, 'EPYC-Milan')
+    assert diagnose(measured(), lists).category == 'allowed'
+    assert diagnose(measured(made=made), lists).category == 'allowed'
+    made = profile.LaunchProfile.sev_es(5, 'EPYC-Milan')
+    found = diagnose(measured(made=made), lists)
+    assert found.category == 'vcpus_not_allowed'
+    assert found.text == (
+        'the number of vCPUs is 5 but the policy allows 2 or 4')
+    assert diagnose(measured(initrd=b'old'), lists).category == (
+        'initrd_not_allowed')
+
+
+def test_every_category_has_its_summary():
+    for category in diagnosis._SUMMARIES:
+        found = diagnosis.Diagnosis(category, 'for the owner')
+        assert found.summary and 'owner' not in found.summary
+
+
 def test_allowed():
     found = diagnose(measured())
     assert (found.category, found.checked) == ('allowed', 1)
