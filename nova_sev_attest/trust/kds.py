@@ -132,7 +132,9 @@ class HttpServer:
     :param ca_file: PEM file or folder of the CAs that may vouch for the
         server; None: the ones that requests brings
     :param timeout: seconds without a byte after which an attempt fails
-    :param deadline: seconds for all attempts at one file
+    :param deadline: seconds for all attempts at one file; a server that
+        dribbles the headers of its answer can exceed it, by ``timeout`` with
+        each byte
     :param pause: Pause
     """
 

@@ -11,13 +11,16 @@
 # under the License.
 
 import base64
+import time
 
 import pytest
 
+from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.launch import certificates
 from nova_sev_attest.launch import chain
 from nova_sev_attest.launch import errors
 from nova_sev_attest.trust import chips
+from nova_sev_attest.trust import kds
 from tests.unit.launch import platforms
 from tests import vectors
 
@@ -108,3 +111,40 @@ def test_file_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize('size', (0, 7, 65))
 def test_size_of_the_id(tmp_path, size):
     refused(f'8 to 64 bytes, this has {size}', tmp_path, bytes(size))
+
+
+class TestConfiguration:
+
+    def conf(self, tmp_path, **options):
+        conf = conf_keyservice.load(config_files=[])
+        conf.set_override('chip_cache', str(tmp_path / 'var' / 'cache'),
+                          group='trust')
+        for name, value in options.items():
+            conf.set_override(name, value, group='trust')
+        return conf.trust
+
+    def test_no_network_by_default(self, tmp_path):
+        found = chips.from_conf(self.conf(tmp_path), [platforms.anchor()])
+        with pytest.raises(chips.ChipRefused, match='no CEK .* key_server'):
+            found.get(CHIP, parse(platforms.platform().pek))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_key_server(self, tmp_path):
+        """The pause of an earlier process holds: nothing is asked."""
+        conf = self.conf(tmp_path, key_server='http://127.0.0.1:9/kds/')
+        found = chips.from_conf(conf, [platforms.anchor()])
+        (tmp_path / 'var' / 'cache' / 'pause').write_text(
+            str(time.time() + 600))
+        with pytest.raises(
+                kds.KeyServerUnavailable,
+                match=f'http://127.0.0.1:9/kds/cek/id/{CHIP.hex()}: .* for '
+                      f'(600|59.) s'):
+            found.get(CHIP, parse(platforms.platform().pek))
+
+    def test_store(self, tmp_path):
+        cek, pek = platforms.platform().cek, platforms.platform().pek
+        (tmp_path / f'{CHIP.hex()}.cek').write_bytes(cek)
+        found = chips.from_conf(
+            self.conf(tmp_path, chip_certificates=str(tmp_path)),
+            [platforms.anchor()])
+        assert found.get(CHIP, parse(pek)).to_bytes() == cek
