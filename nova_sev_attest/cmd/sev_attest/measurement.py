@@ -25,8 +25,8 @@ def add_arguments(parser):
     options.add_launch(parser, many=True)
     parser.add_argument('--digest', metavar='HEX', action='append',
                         default=[], type=options.digest,
-                        help='allow this launch digest, however it came '
-                             'about')
+                        help='allow this launch digest, in place of what is '
+                             'launched')
 
 
 def verify(args, reader):
@@ -37,10 +37,22 @@ def verify(args, reader):
     from nova_sev_attest.launch import chain
     from nova_sev_attest.launch import errors
     from nova_sev_attest.launch import machine
+    from nova_sev_attest.launch import profile
     from nova_sev_attest.launch import session
 
     shown = options.evidence(args, reader)
-    launch = options.Launch(args, reader, shown.technology)
+    technology = shown.technology
+    if args.digest:
+        # The digest stands for vCPUs, too; the firmware is there for its
+        # secret area only.
+        technology = profile.SEV
+        if any(value is not None for value in (
+                args.kernel, args.initrd, args.append, args.vcpus,
+                args.cpu_model, args.cpu_sig, args.profile)):
+            raise files.Unusable(
+                '--digest stands for all that is measured: give it, or what '
+                'is launched')
+    launch = options.Launch(args, reader, technology)
     if not args.firmware and not args.digest:
         raise files.Unusable(
             'give --firmware and what is launched with it, or --digest')

@@ -291,7 +291,7 @@ class TestPack:
     @pytest.mark.parametrize(('evidence', 'inputs', 'status', 'message'), [
         ({'tik': 'other-tik'}, {}, 1, 'launch explain'),
         ({}, {'append': 'debug'}, 1, 'launch explain'),
-        ({}, {'digest': 64 * '0'}, 1, 'launch explain'),
+        ({}, {'digest': 64 * '0'}, 2, 'stands for all'),
         ({}, {'secret': f'{LUKS}:tik'}, 2, 'given twice'),
         ({}, {'secret': f'{OTHER}:nothing'}, 2, 'No such file'),
         ({}, {'secret': f'{OTHER}:/dev/null'}, 2, 'is empty'),
@@ -326,6 +326,29 @@ class TestPack:
                            *launch.inputs(), *launch.secrets())
         assert (found.status, found.out) == (1, '')
         assert 'launch secret' in found.error
+
+    def test_wrong_digest(self, sev_attest, launch, output):
+        found = sev_attest('secret', 'pack', *launch.evidence(),
+                           *launch.secrets(), '--digest', 64 * '0',
+                           '--firmware', launch.folder / 'OVMF.fd',
+                           '--header', output / 'header', '--payload',
+                           output / 'payload')
+        assert found.status == 1
+        assert os.listdir(output) == []
+
+    def test_digest_of_sev_es(self, sev_attest, tmp_path):
+        launch = Launch(tmp_path, 0x3f)
+        launch.measure(made=profile.LaunchProfile.sev_es(4, 'EPYC'))
+        digest = sev_attest(
+            'digest', 'compute', '--mode', 'sev-es', *launch.inputs(),
+            '--vcpus=4', '--cpu-model=EPYC', '-f', 'value', '-c',
+            'digest').out.strip()
+        found = sev_attest('secret', 'pack', *launch.evidence(),
+                           *launch.secrets(), '--digest', digest,
+                           '--firmware', launch.folder / 'OVMF.fd',
+                           '-f', 'json')
+        assert found.status == 0
+        assert found.json['launch_digest'] == digest
 
     def test_digest_needs_the_firmware(self, sev_attest, launch):
         digest = firmware.Firmware.parse(launch.image).sha256.hex()
