@@ -202,10 +202,10 @@ def session(data):
     What it accepts is whole: nonce, keys and policy are under a MAC.
     """
     _start(data)
-    # But for the API version and the signatures, which firmware does not
-    # look at.
+    # But for the API version, the room of an RSA key and the signatures,
+    # which firmware does not look at.
     made, = TARGETS['session'].seeds()
-    assert data[:4] == made[:4] and data[12:0x418] == made[12:0x418]
+    assert data[:4] == made[:4] and data[12:168] == made[12:168]
     assert data[4 + _CERTIFICATE:] == made[4 + _CERTIFICATE:]
 
 

@@ -94,3 +94,11 @@ def test_a_fault_is_no_refusal(monkeypatch):
     monkeypatch.setattr(targets.certificates.SevCertificate, 'parse', broken)
     with pytest.raises(IndexError):
         targets.TARGETS['sev_certificate'].run(b'')
+
+
+def test_the_platform_takes_what_sevctl_leaves_in_a_certificate():
+    # The room of an RSA key, which virtee's library does not clear.
+    session, = targets.TARGETS['session'].seeds()
+    junk = b'\x5a' * 880
+    assert targets.TARGETS['session'].run(
+        session[:168] + junk + session[168 + len(junk):])
