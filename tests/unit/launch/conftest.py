@@ -12,6 +12,9 @@
 
 import hypothesis
 
-# The machines that run these are busy: slow is not wrong.
-hypothesis.settings.register_profile('patient', deadline=None)
+# The machines that run these are busy: slow is not wrong. And mutmut runs the
+# tests more than once in one process.
+hypothesis.settings.register_profile(
+    'patient', deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.differing_executors])
 hypothesis.settings.load_profile('patient')
