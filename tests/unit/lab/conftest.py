@@ -23,8 +23,14 @@ from devstack.lab import namespace
 
 
 def free_port_base():
-    """A base above which no port of a lab is in use."""
-    for base in range(30000, 60000, 100):
+    """A base above which no port of a lab is in use.
+
+    Each process looks from another place on: what another one has chosen
+    and not bound yet looks free.
+    """
+    first = os.getpid() % 300
+    for step in range(300):
+        base = 30000 + (first + step) % 300 * 100
         for offset in lab_layout.PORTS.values():
             with socket.socket() as probe:
                 if probe.connect_ex(('127.0.0.1', base + offset)) == 0:

@@ -76,7 +76,8 @@ def test_all_that_is_needed_is_named(programs, tmp_path):
          f'missing_packages {python}/python'],
         env={'PATH': python}, capture_output=True, text=True)
     assert done.stdout.split() == [
-        'gcc', 'pkg-config', 'libvirt-dev', 'python3-venv', 'python3-dev']
+        'gcc', 'pkg-config', 'libvirt-dev', 'procps', 'python3-venv',
+        'python3-dev']
 
 
 def test_a_failed_command_shows_its_end_and_its_log(tmp_path):
@@ -96,7 +97,8 @@ def test_a_command_that_works_is_quiet(tmp_path):
 def test_the_tree_hash_follows_the_files(tmp_path):
     for name in ('nova', 'nova_sev_attest'):
         (tmp_path / name).mkdir()
-    for name in ('setup.cfg', 'setup.py', 'pyproject.toml'):
+    for name in ('requirements.txt', 'setup.cfg', 'setup.py',
+                 'pyproject.toml'):
         (tmp_path / name).write_text(name)
     hashes = []
     for path, text in (('nova/a.py', '1'), ('nova/a.py', '2'),
