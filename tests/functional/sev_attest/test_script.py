@@ -20,7 +20,6 @@ import pathlib
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -54,14 +53,22 @@ def run(*argv, status=0, stdin=b'', cwd='/'):
     return found.stdout.decode()
 
 
-def test_help_answers_at_once():
-    run('--help')  # the first one compiles
-    seconds = []
-    for _ in range(5):
-        before = time.monotonic()
-        assert 'platform verify' in run('--help')
-        seconds.append(time.monotonic() - before)
-    assert min(seconds) < 0.5
+def test_help_loads_nothing_heavy():
+    """What makes --help slow stays unloaded; benchmarks time it."""
+    found = subprocess.run(
+        [sys.executable, '-c',
+         'import sys\n'
+         'from nova_sev_attest.cmd.sev_attest import app\n'
+         'try:\n'
+         '    app.main(["--help"])\n'
+         'finally:\n'
+         '    print(*sys.modules, file=sys.stderr)'],
+        capture_output=True, text=True, timeout=60)
+    assert 'platform verify' in found.stdout
+    loaded = set(found.stderr.split())
+    assert 'cliff.app' in loaded
+    assert not loaded & {'cryptography', 'requests', 'oslo_config',
+                         'keystoneauth1', 'sqlalchemy'}
 
 
 def test_digest_alone():
