@@ -48,6 +48,13 @@ LAUNCHES_OPTS = [
              'which its transport keys are destroyed when no evidence that '
              'verifies has come. Must exceed the launch_timeout of the '
              'compute hosts.'),
+    cfg.FloatOpt(
+        'diagnosis_seconds',
+        default=2.0, min=0, max=60,
+        help='How long the service may search for what was launched, when a '
+             'measurement is not one that the policy allows. The result is '
+             'for the owner; the compute host learns which input differs, '
+             'and no value. 0 leaves it at a first look.'),
 ]
 
 SEALING_OPTS = [

@@ -31,6 +31,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice import diagnosing
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice import expectations
 from nova_sev_attest.keyservice.objects import firmwares
@@ -97,6 +98,7 @@ class Engine:
 
     def __init__(self, conf, database, store, servers, keys, anchors, chips):
         self._expiry = datetime.timedelta(seconds=conf.launches.expiry)
+        self._diagnosis_seconds = conf.launches.diagnosis_seconds
         self._db = database
         self._store = store
         self._servers = servers
@@ -344,7 +346,8 @@ class Engine:
         if not self._bind(launch.id, fingerprint):
             return _again(self._authenticate(launch_id, token), fingerprint)
         try:
-            packet, verdict = self._release(launch, evidence, parsed, claims)
+            packet, verdict = self._release(launch, evidence, parsed, claims,
+                                            fingerprint)
         except errors.Denied as denial:
             return self._deny(launch, fingerprint, denial, claims)
         with self._db.writer() as session:
@@ -365,7 +368,7 @@ class Engine:
         with self._db.writer() as session:
             return launches.bind_evidence(session, launch_id, fingerprint)
 
-    def _release(self, launch, evidence, parsed, claims):
+    def _release(self, launch, evidence, parsed, claims, fingerprint):
         """Verify, then fetch, then pack.
 
         :returns: (Release or None, verdict)
@@ -389,8 +392,9 @@ class Engine:
             images = self._load_firmwares(
                 session, launch.project_id, content.firmwares)
         issued = self._restore(launch)
-        allowed = self._expected.expected_digests(
-            expectations.lists(content, launch.technology), images.values())
+        keys = issued.keys
+        lists = expectations.lists(content, launch.technology)
+        allowed = self._expected.expected_digests(lists, images.values())
         try:
             verified = issued.verify(parsed, {
                 digest: inputs.claims()
@@ -398,7 +402,15 @@ class Engine:
             _platform_policy(content).admit_firmware(
                 (parsed.api_major, parsed.api_minor), parsed.build)
         except launch_errors.MeasurementMismatch:
-            raise self._explain(issued, launch, content, images, claims)
+            denial = self._explain(issued, launch, content, images, claims)
+            if denial is None:
+                with self._db.reader() as session:
+                    gathered = diagnosing.gather(
+                        session, launch, fingerprint, content, parsed)
+                denial = diagnosing.diagnose(
+                    lists, keys, issued.policy, parsed, gathered,
+                    self._diagnosis_seconds)
+            raise denial
         except launch_errors.VerificationError as exc:
             raise errors.Denied(exc.code, str(exc)) from exc
         area = images[verified.claims['firmware_sha256']].secret_area
@@ -447,7 +459,7 @@ class Engine:
                 policy=launch_policy.LaunchPolicy.parse(launch.policy_word)))
 
     def _explain(self, issued, launch, content, images, claims):
-        """What differs, as far as the measurement confirms the claims."""
+        """What differs, if the measurement confirms the claims, or None."""
         images = dict(images)
         claimed = claims.get('firmware_sha256')
         if claimed is not None and claimed not in images:
@@ -457,7 +469,7 @@ class Engine:
         confirmed = issued.explain(expectations.candidates(
             content, launch.technology, claims, images))
         if confirmed is None:
-            return expectations.mismatch()
+            return None
         return expectations.difference(content, confirmed)
 
     def _fetch(self, content):

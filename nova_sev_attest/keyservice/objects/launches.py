@@ -160,6 +160,19 @@ def get(session, launch_id, project_id=None):
     return launch
 
 
+def find_with_evidence(session, launch, fingerprint):
+    """Another launch of the same project with the same evidence.
+
+    :returns: its id, or None
+    """
+    return session.scalars(
+        sa.select(models.Launch.id).where(
+            models.Launch.project_id == launch.project_id,
+            models.Launch.id != launch.id,
+            models.Launch.evidence_fingerprint == fingerprint)
+        .limit(1)).one_or_none()
+
+
 def page(session, limit, marker=None, project_id=None, server_id=None,
          status=None):
     """One page, newest first.

@@ -484,8 +484,29 @@ class TestEvidence:
         again = harness.Host(keyservice, server_id=host.server_id)
         again.launch()
         error(again.send(replayed, again.claims()), 403,
-              'measurement_mismatch')
+              'measurement_replayed')
         assert_closed(keyservice, again, 'denied')
+        assert host.id in again.show()['reason']['diagnosis']
+
+    def test_a_diagnosis_knows_the_projects_policies(self, keyservice, host):
+        keyservice.policy(name='older', initrds=[OTHER.hex()],
+                          is_default=False)
+        detail = error(host.send(host.measure(initrd=OTHER)), 403,
+                       'initrd_not_allowed')
+        assert OTHER.hex() not in detail
+        assert 'older' not in detail
+        reason = host.show()['reason']
+        assert "that of policy 'older'" in reason['diagnosis']
+        shown = host.api.get(host.path).json()['launch']
+        assert 'diagnosis' not in shown['reason']
+
+    def test_a_diagnosis_knows_no_other_projects_policies(self, keyservice,
+                                                          host):
+        keyservice.policy(project='q', name='older', initrds=[OTHER.hex()],
+                          is_default=False)
+        error(host.send(host.measure(initrd=OTHER)), 403,
+              'measurement_mismatch')
+        assert 'no known combination' in host.show()['reason']['diagnosis']
 
     def test_other_policy_word(self, keyservice, host):
         # A guest that may be debugged; real firmware refuses the session.
@@ -496,7 +517,7 @@ class TestEvidence:
     def test_other_policy_word_that_is_hidden(self, keyservice, host):
         host.guest.policy_word = 0x3a
         error(host.send(host.measure(policy=0x3b), host.claims()), 403,
-              'measurement_mismatch')
+              'policy_word_mismatch')
         assert_closed(keyservice, host, 'denied')
 
     @pytest.mark.parametrize('field, value', [
