@@ -102,9 +102,10 @@ class ChipCertificates:
                 return found
         if self._server is None or not may_ask:
             raise ChipRefused(
-                f'no CEK signed by AMD is known for chip {name}. Put it into '
-                f'the folder [trust] chip_certificates as {name}.cert, or '
-                f'let [trust] key_server name AMD\'s key server')
+                f'the platform\'s own CEK is signed by no trusted root, and '
+                f'none that AMD signed is known here. Put it into the folder '
+                f'[trust] chip_certificates, or let [trust] key_server name '
+                f'AMD\'s key server. It is named after the chip, {name}.cert')
         try:
             return self._ask_once(chip_id, pek)
         except OSError as exc:
