@@ -102,10 +102,10 @@ class ChipCertificates:
                 return found
         if self._server is None or not may_ask:
             raise ChipRefused(
-                f'the platform\'s own CEK is signed by no trusted root, and '
-                f'none that AMD signed is known here. Put it into the folder '
-                f'[trust] chip_certificates, or let [trust] key_server name '
-                f'AMD\'s key server. It is named after the chip, {name}.cert')
+                f'the platform\'s CEK is not known here with AMD\'s '
+                f'signature. Put it into the folder [trust] '
+                f'chip_certificates as {name}.cert, or let [trust] '
+                f'key_server name AMD\'s key server')
         try:
             return self._ask_once(chip_id, pek)
         except OSError as exc:
