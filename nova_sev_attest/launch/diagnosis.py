@@ -349,7 +349,7 @@ class _Search:
         if value is None:
             return _NO_KERNEL
         if kind == 'command_line':
-            return repr(self.lines[value]) if value in self.lines else value
+            return repr(self.lines[value])
         if kind == 'cpu_signature':
             return launch_profile.cpu_name(value)
         if kind in self.names:

@@ -105,7 +105,9 @@ def test_layouts(layout, armour, parts):
 def test_real_chain_verifies_from_its_files():
     found = read(all=joined(naples()))
     platform = found.platform()
-    assert platform.pdh.to_bytes() == naples()['pdh']
+    assert {name: getattr(platform, name).to_bytes()
+            for name in NAMES[:4]} == {
+                name: naples()[name] for name in NAMES[:4]}
     found.get(Usage.ASK).verify_issued_by(found.get(Usage.ARK))
     platform.cek.verify_issued_by(found.get(Usage.ASK))
 
@@ -250,11 +252,17 @@ class TestNaplesArkWithoutSignature:
         refused(bundle.BundleIncomplete, 'found 1 and 2',
                 parts | {'more': parts['sig']})
 
+    def test_two_of_each(self):
+        parts = self.parts()
+        refused(bundle.BundleIncomplete, 'found 2 and 2', parts | {
+            'more': parts['ark'], 'and': parts['sig']})
+
 
 @pytest.mark.parametrize(('data', 'message'), [
     (b'', 'file is empty'),
     (b' \n', 'holds no certificate'),
     (bytes(64 * 1024 + 1), 'has 65537 bytes, expected .* at most 65536'),
+    (bytes(64 * 1024), 'no certificate begins at offset 0'),
     (b'\0', 'no certificate begins at offset 0; expected PDH, PEK'),
     (b'\x30\x82\x05\x00' * 4, 'X.509 certificate, as SEV-SNP'),
     (b'kernel: vmlinuz', 'neither base64 nor PEM'),
@@ -286,6 +294,25 @@ def test_breaks_off():
             {'file': parts['pdh'] + parts['pek'][:2000]})
 
 
+@pytest.mark.parametrize(('name', 'header', 'size'), [
+    ('pdh', 12, 2084), ('ask', 64, 832), ('ark', 64, 832)])
+def test_recognised_by_its_header(name, header, size):
+    data = made()[name]
+    refused(bundle.BundleMalformed, f'breaks off: {size} bytes',
+            {'file': data[:header]})
+    refused(bundle.BundleMalformed, 'no certificate begins at offset 0',
+            {'file': data[:header - 1]})
+
+
+@pytest.mark.parametrize(('offset', 'value'), [
+    (0, 2), (0x24, 0x14), (0x38, 1024), (0x3c, 1024)])
+def test_none_of_amds(offset, value):
+    data = bytearray(made()['ark'])
+    data[offset:offset + 4] = value.to_bytes(4, 'little')
+    refused(bundle.BundleMalformed, 'no certificate begins at offset 0',
+            {'file': bytes(data)})
+
+
 def test_trailing_byte():
     refused(bundle.BundleMalformed, 'begins at offset 2084',
             {'file': made()['pdh'] + b'\0'})
@@ -299,6 +326,8 @@ def test_too_many_certificates():
 def test_too_many_files():
     refused(bundle.BundleConflict, '17 certificate files.*at most 16',
             {str(number): b'x' for number in range(17)})
+    refused(bundle.BundleMalformed, '0 is text',
+            {str(number): b'xxx' for number in range(16)})
 
 
 def test_damaged_certificate_says_where():

@@ -234,8 +234,9 @@ class TestAnchor:
     def test_ark_and_ask_exchanged(self):
         good = platforms.anchor()
         with pytest.raises(errors.ChainVerificationError,
-                           match='usage ASK in its place'):
+                           match='usage ASK in its place') as exc:
             chain.Anchor('x', good.ask, good.ark, True)
+        assert (exc.value.subject, exc.value.issuer) == ('ARK', None)
 
     def test_ask_of_another_root(self):
         good, other = platforms.anchor(), platforms.anchor('another')

@@ -236,3 +236,167 @@ def test_summary_names_no_value():
 
 def test_keys_are_not_shown():
     assert 'launch-7' not in repr(KNOWN)
+
+
+# How many candidates KNOWN makes of LISTS: policy words that are one flag or
+# any flags away, inputs of which one or any number differ.
+ONE_FLAG, ANY_FLAGS, ONE_INPUT, ANY_INPUT = 6, 63, 7, 37
+EVERYTHING = (1 + 1 + ONE_FLAG + ANY_INPUT + ANY_FLAGS +
+              ONE_FLAG * ONE_INPUT + (1 + ANY_FLAGS) * (1 + ONE_INPUT))
+
+
+class TestOrder:
+    """How many were tried says what was tried before."""
+
+    @pytest.mark.parametrize(('launched', 'checked'), [
+        ({}, 1),
+        ({'keys': OTHER_KEYS}, 2),
+        ({'word': 0x3a}, 3),
+        ({'word': 0x1b}, 2 + ONE_FLAG),
+        ({'kernel': b'old'}, 3 + ONE_FLAG),
+        ({'initrd': b'old'}, 4 + ONE_FLAG),
+        ({'kernel': None}, 2 + ONE_FLAG + ONE_INPUT),
+        # Each flag alone comes again.
+        ({'word': 0x38}, 3 + ONE_FLAG + ONE_INPUT + ONE_FLAG),
+        ({'word': 0x04}, 2 + ONE_FLAG + ONE_INPUT + ANY_FLAGS),
+        ({'kernel': b'old', 'initrd': b'old'},
+         3 + ONE_FLAG + ONE_INPUT + ANY_FLAGS),
+        ({'kernel': b'old', 'word': 0x3a},
+         3 + ONE_FLAG + ANY_INPUT + ANY_FLAGS),
+        ({'keys': OTHER_KEYS, 'word': 0x04, 'kernel': None}, EVERYTHING),
+        ({'kernel': b'stranger'}, EVERYTHING),
+    ])
+    def test_nearest_first(self, launched, checked):
+        found = diagnose(measured(**launched))
+        assert (found.checked, found.complete) == (checked, True)
+
+    def test_nothing_is_tried_twice(self):
+        known = diagnosis.Known(vcpus=(8,), cpu_signatures=(),
+                                initial_states=())
+        twice = dataclasses.replace(known, vcpus=(8, 8))
+        evidence = measured(kernel=b'stranger', word=0x3f)
+        assert diagnose(evidence, ES_LISTS, 0x3f, twice).checked == (
+            diagnose(evidence, ES_LISTS, 0x3f, known).checked)
+
+    def test_more_allowed_than_are_tried_first(self, monkeypatch):
+        monkeypatch.setattr(expectation, 'MAX_DIGESTS', 1)
+        lists = dataclasses.replace(LISTS, kernels=(KERNEL, sha256(b'old')))
+        assert diagnose(measured(), lists).checked == 1
+        found = diagnose(measured(kernel=b'old'), lists)
+        assert (found.category, found.checked) == ('allowed', 3 + ONE_FLAG)
+
+    def test_firmware_that_is_not_at_hand(self):
+        found = diagnosis.diagnose(
+            KEYS, launch_policy.LaunchPolicy.parse(0x3b),
+            measured(image=OTHER_IMAGE), LISTS, [OTHER_IMAGE], KNOWN)
+        assert (found.category, found.checked) == ('firmware_not_allowed', 1)
+
+
+class TestBounds:
+
+    def test_last_candidate(self):
+        evidence = measured(initrd=b'old')
+        enough = 4 + ONE_FLAG
+        assert diagnose(evidence, max_candidates=enough).category == (
+            'initrd_not_allowed')
+        found = diagnose(evidence, max_candidates=enough - 1)
+        assert found.category == 'measurement_mismatch'
+        assert found.checked == enough - 1
+        assert found.complete is False
+        assert f'checked {enough - 1}, and there were more. ' in found.text
+
+    def test_end_of_the_search(self):
+        found = diagnose(measured(kernel=b'stranger'),
+                         max_candidates=EVERYTHING)
+        assert found.complete is True
+        assert f'checked {EVERYTHING}. ' in found.text
+
+    def test_looks_at_the_clock_now_and_then(self):
+        times = iter((0, 0, 1.9, 2))
+        found = diagnose(measured(kernel=b'stranger'),
+                         clock=lambda: next(times), seconds=2)
+        assert (found.checked, found.complete) == (128, False)
+        assert next(times, None) is None
+
+    def test_two_seconds(self):
+        for now, complete in ((1.999, True), (2, False)):
+            times = iter((0, now))
+            found = diagnose(measured(), clock=lambda: next(times))
+            assert (found.category == 'allowed') is complete
+            assert found.complete is complete
+
+
+class TestText:
+    """What the guest's owner reads, and works with."""
+
+    def test_allowed(self):
+        assert diagnose(measured()).text == (
+            'the measurement is of what the policy allows')
+
+    def test_nothing_known(self):
+        assert diagnose(measured(), known=None).category == 'allowed'
+        found = diagnose(measured(initrd=b''), known=None)
+        assert found.text == (
+            f'the initrd is none but the policy allows {INITRD}')
+
+    def test_what_has_no_name(self):
+        found = diagnose(measured(kernel=b'old'))
+        assert found.differences == (diagnosis.Difference(
+            'kernel', f'vmlinuz-old (SHA-256 {sha256(b"old")})', (KERNEL,)),)
+
+    def test_no_initrd_but_another_empty_file(self):
+        empty = sha256(b'')
+        found = diagnose(
+            measured(kernel=b''),
+            known=dataclasses.replace(KNOWN, kernels={empty: 'nothing'}))
+        assert found.differences[0].found == f'nothing (SHA-256 {empty})'
+
+    def test_nothing_allowed(self):
+        difference = diagnosis.Difference('vcpus', '5', ())
+        assert str(difference).endswith('is 5 but the policy allows none')
+        difference = diagnosis.Difference('vcpus', '5', ('2', '4'))
+        assert str(difference).endswith('is 5 but the policy allows 2 or 4')
+
+    def test_every_difference_in_its_order(self):
+        made = profile.LaunchProfile.sev_es(8, 'EPYC-Milan')
+        found = diagnose(measured(word=0x3f, initrd=b'old', made=made),
+                         ES_LISTS, 0x3f)
+        assert [each.input for each in found.differences] == [
+            'initrd', 'vcpus']
+        assert found.text == '; '.join(map(str, found.differences))
+
+    def test_profile_of_no_full_product(self):
+        made = [profile.LaunchProfile.sev_es(1, 'EPYC-Milan', 'qemu-legacy'),
+                profile.LaunchProfile.sev_es(2, 'EPYC-Milan', 'qemu-init2'),
+                profile.LaunchProfile.sev_es(2, 'EPYC-Milan', 'qemu-legacy')]
+        lists = dataclasses.replace(LISTS, profiles=tuple(made[:2]))
+        difference, = diagnose(measured(made=made[2]), lists).differences
+        assert difference == diagnosis.Difference(
+            'launch_profile', str(made[2].claims()),
+            (str(made[0].claims()), str(made[1].claims())))
+
+    @pytest.mark.parametrize(('word', 'flags'), [
+        (0x3a, 'NODBG is not set'), (0x3f, 'ES is set'),
+        (0x3c, 'NODBG is not set, NOKS is not set, ES is set')])
+    def test_policy_word(self, word, flags):
+        assert diagnose(measured(word=word)).text == (
+            f'the guest was launched with the policy word {word:#x} but the '
+            f'session asks for 0x3b: {flags}')
+
+    def test_flags_of_a_policy_with_a_minimum(self):
+        found = diagnose(measured(word=0x3301003a), word=0x3301003b)
+        assert found.text.endswith(
+            'word 0x3301003a but the session asks for 0x3301003b: NODBG is '
+            'not set')
+        found = diagnose(measured(word=0x3a), word=0x3301003b)
+        assert found.text.endswith(
+            ': NODBG is not set, the minimum API version is 0.0')
+
+    def test_old_api(self):
+        word = 0x3301003b
+        assert diagnose(measured(word=word, api=(1, 51)),
+                        word=word).category == 'allowed'
+        assert diagnose(measured(word=word, api=(1, 50)),
+                        word=word).text == (
+            'everything measured is allowed, but the platform runs SEV API '
+            'version 1.50 and the policy asks for 1.51 or later')

@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -130,6 +131,11 @@ def test_too_many(image):
         expectation.expected_digests(lists, [image])
 
 
+def test_as_many_as_are_possible(image, lists, monkeypatch):
+    monkeypatch.setattr(expectation, 'MAX_DIGESTS', 1)
+    assert len(expectation.expected_digests(lists, [image])) == 1
+
+
 @pytest.mark.parametrize('value', ['', 'AB' * 32, 'ab' * 31, 'g' * 64])
 def test_hashes_are_hexadecimal(value):
     with pytest.raises(errors.FormatError, match='64 lower-case'):
@@ -171,6 +177,17 @@ class TestCache:
         assert len(cache) == 4
         assert cache.expected_digests(lists('a'), [image]) is first
         assert cache.expected_digests(lists('b'), [image]) is not second
+
+    def test_as_large_as_the_cache(self, image):
+        lists = expectation.Lists((image.sha256.hex(),), (sha256(b'k'),), (),
+                                  ('a', 'b'))
+        cache = expectation.Cache(max_digests=2)
+        found = cache.expected_digests(lists, [image])
+        assert cache.expected_digests(lists, [image]) is found
+        more = dataclasses.replace(lists, command_lines=('a', 'b', 'c'))
+        assert len(cache.expected_digests(more, [image])) == 3
+        assert cache.expected_digests(lists, [image]) is found
+        assert len(cache) == 2
 
     def test_larger_than_the_cache(self, image):
         lists = expectation.Lists((image.sha256.hex(),), (sha256(b'k'),), (),

@@ -52,7 +52,9 @@ def test_stock_build_is_refused(name):
     assert image.reset_eip == 0x80b004
     for require in (image.require_secret_area, image.require_hash_table):
         with pytest.raises(errors.FirmwareUnusable,
-                           match='stock OVMF .*ovmf-amdsev') as exc:
+                           match=r'stock OVMF .*; use a build of edk2 '
+                                 r'OvmfPkg/AmdSev \(Debian: package '
+                                 r'ovmf-amdsev\)$') as exc:
             require()
         assert exc.value.code == 'firmware_unusable'
 
@@ -63,9 +65,11 @@ def test_image_without_a_table(name):
     assert image.secret_area is None
     assert image.hash_table_area is None
     assert image.reset_eip is None
-    with pytest.raises(errors.FirmwareUnusable, match='declares no area'):
+    with pytest.raises(errors.FirmwareUnusable,
+                       match='declares no area for the launch secret;'):
         image.require_secret_area()
-    with pytest.raises(errors.FirmwareUnusable, match='declares no area'):
+    with pytest.raises(errors.FirmwareUnusable,
+                       match='no area for the table of kernel hashes;'):
         image.require_hash_table()
 
 
@@ -142,6 +146,17 @@ def test_unknown_entries_are_passed_over():
     assert image.require_secret_area().base == 0x810000
 
 
+def test_table_without_entries():
+    image = parse(platforms.with_table(b''))
+    assert image.secret_area is image.hash_table_area is None
+
+
+def test_table_that_begins_where_the_image_does():
+    # 32 bytes follow the table, 18 are its footer.
+    entry = platforms.table_entry(b'?' * 16, bytes(8192 - 32 - 18 - 18))
+    assert parse(platforms.with_table(entry)).data.startswith(bytes(4096))
+
+
 class TestDamagedTable:
 
     def refused(self, message, *args, **kwargs):
@@ -166,11 +181,13 @@ class TestDamagedTable:
     def test_entry_twice(self):
         self.refused('twice', self.entry(26) + self.entry(26))
 
-    @pytest.mark.parametrize('guid', (platforms._SECRET, platforms._HASHES,
-                                      platforms._RESET))
-    def test_size_of_an_entrys_data(self, guid):
-        self.refused('entry has 5 bytes, expected',
-                     platforms.table_entry(guid, b'12345'))
+    @pytest.mark.parametrize(('guid', 'name', 'size'), [
+        (platforms._SECRET, 'secret area', 8),
+        (platforms._HASHES, 'hash table', 8),
+        (platforms._RESET, 'reset vector', 4)])
+    def test_size_of_an_entrys_data(self, guid, name, size):
+        self.refused(f"^the firmware's {name} entry has 5 bytes, expected "
+                     f'{size}$', platforms.table_entry(guid, b'12345'))
 
     @hypothesis.given(strategies.integers(4096, 8191), strategies.binary(
         min_size=1, max_size=30))

@@ -90,6 +90,8 @@ def test_whole_launch(issued, guest):
     assert platforms.read_secret_table(table) == [
         (secret.LUKS_PASSPHRASE_GUID.bytes_le, b'correct horse')]
     assert (issued.launch_id == verified.launch_id == released.launch_id)
+    assert issued.platform == verified.platform == released.platform
+    assert released.platform.anchor_name == 'emulated'
 
 
 def test_verdict(verified):
@@ -285,6 +287,7 @@ class TestMisuse:
                 action(state)
 
     def test_states_show_no_keys(self, issued, guest):
+        assert repr(issued) == f'<SessionIssued {issued.launch_id}>'
         texts = [repr(issued), repr(issued.__dict__)]
         verified = issued.verify(evidence(guest), ALLOWED)
         texts += [repr(verified), repr(verified.__dict__)]

@@ -57,6 +57,12 @@ def test_reserved_bits(bit):
         LaunchPolicy.parse(0x3b | 1 << bit)
 
 
+def test_largest_words():
+    assert LaunchPolicy.parse(0xffff003f).min_api == (255, 255)
+    with pytest.raises(errors.PolicyMalformed, match='reserved'):
+        LaunchPolicy.parse(0xffffffff)
+
+
 @pytest.mark.parametrize('version', ((256, 0), (0, -1), (1,), (1, 2, 3)))
 def test_version_out_of_range(version):
     with pytest.raises(errors.PolicyMalformed, match='from 0 to 255'):

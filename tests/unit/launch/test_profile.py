@@ -33,6 +33,14 @@ def test_cpu_models(name, signature):
     assert profile.cpu_signature(name) == signature
 
 
+def test_versions_of_cpu_models():
+    # What runs at the import, once more: mutmut sees nothing before a test.
+    assert dict(profile._cpu_models()) == profile.CPU_SIGNATURES
+    versions = {name for name in profile.CPU_SIGNATURES if 'Rome' in name}
+    assert versions == {'EPYC-Rome', *(f'EPYC-Rome-v{number}' for number in
+                                       range(1, len(versions)))}
+
+
 def test_unknown_cpu_model_names_the_known():
     with pytest.raises(profile.ProfileUnknown, match='EPYC-Milan-v1'):
         profile.cpu_signature('EPYC-v99')
@@ -82,6 +90,9 @@ def test_sev_features_reach_the_pages(image):
     page, = profile.LaunchProfile.sev_es(
         1, 0x800f12, sev_features=1).save_areas(image)
     assert page[0x3b0:0x3b8] == b'\x01' + bytes(7)
+    pages = profile.LaunchProfile.sev_es(
+        2, 0x800f12, sev_features=1 << 63).save_areas(image)
+    assert pages[1][0x3b0:0x3b8] == bytes(7) + b'\x80'
 
 
 @pytest.mark.parametrize(('values', 'error', 'message'), [
@@ -92,6 +103,8 @@ def test_sev_features_reach_the_pages(image):
     (('amd-sev-es', 0, 1, 'qemu-init2-1', 0), errors.VmsaMalformed,
      'expected 1 to 4096'),
     (('amd-sev-es', 1, 1 << 32, 'qemu-init2-1', 0), errors.VmsaMalformed,
+     'out of range'),
+    (('amd-sev-es', 1, 1, 'qemu-init2-1', 1 << 64), errors.VmsaMalformed,
      'out of range'),
     (('amd-sev-es', 1, 1, 'qemu-init2', 0), profile.ProfileUnknown,
      'qemu-init2-1'),
@@ -108,5 +121,7 @@ def test_combinations():
     assert len(found) == 2 * 2 * 2
     assert {each.vcpus for each in found} == {1, 2}
     assert profile.combinations('amd-sev-es', vcpus=(1,)) == ()
+    assert [each.sev_features for each in profile.combinations(
+        'amd-sev-es', (1,), ('EPYC',), sev_features=(0, 1))] == [0, 1]
     assert profile.combinations('amd-sev', vcpus=(1, 2)) == (
         profile.LaunchProfile.sev(),)

@@ -173,9 +173,11 @@ class TestCreate:
                 assert key.hex() not in text
         assert 'hidden' in repr(made)
 
-    @pytest.mark.parametrize(('godh', 'buffer'), [(2083, 128), (2084, 127)])
-    def test_sizes(self, godh, buffer):
-        with pytest.raises(errors.SessionMalformed, match='this has'):
+    @pytest.mark.parametrize(('godh', 'buffer', 'message'), [
+        (2083, 128, '^a GODH certificate has 2084 bytes, this has 2083$'),
+        (2084, 127, '^a session buffer has 128 bytes, this has 127$')])
+    def test_sizes(self, godh, buffer, message):
+        with pytest.raises(errors.SessionMalformed, match=message):
             session.Session(bytes(godh), bytes(buffer),
                             session.TransportKeys(bytes(16), bytes(16)),
                             POLICY)
@@ -200,6 +202,9 @@ class TestTransportKeys:
         assert self.KEYS != session.TransportKeys(b'E' * 16, b'J' * 16)
         assert self.KEYS != session.TransportKeys(b'I' * 16, b'E' * 16)
         assert self.KEYS != b'E' * 16 + b'I' * 16
+
+    def test_are_not_shown(self):
+        assert repr(self.KEYS) == 'TransportKeys(<hidden>)'
 
     def test_are_not_hashed(self):
         with pytest.raises(TypeError):

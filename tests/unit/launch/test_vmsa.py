@@ -71,6 +71,21 @@ def test_sev_features(milan):
     assert page[0x3b0:0x3b8] == b'\x21' + bytes(7)
 
 
+def test_largest_numbers(milan):
+    pages = vmsa.save_areas(vmsa.INIT2, 4096, milan, 0xffffffff,
+                            sev_features=1 << 63)
+    assert len(pages) == 4096
+    assert pages[-1][0x3b0:0x3b8] == bytes(7) + b'\x80'
+
+
+def test_start_of_application_processors(milan):
+    _, page = vmsa.save_areas(vmsa.INIT2, 2, milan, 0x80b005)
+    # CS: selector, attributes, limit, base.
+    assert page[0x10:0x20] == bytes.fromhex(
+        '00f0 9b00 ffff0000 0000800000000000')
+    assert page[0x178:0x180] == bytes.fromhex('05b0000000000000')
+
+
 @pytest.mark.parametrize('vcpus', (0, -1, 4097))
 def test_number_of_vcpus(milan, vcpus):
     with pytest.raises(errors.VmsaMalformed, match='expected 1 to 4096'):
