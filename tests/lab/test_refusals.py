@@ -127,9 +127,10 @@ def test_another_firmware(
     firmware[0] ^= 1
     (tmp_path / 'firmware').write_bytes(firmware)
     other = owner.upload_firmware(tmp_path / 'firmware')
-    # The host does not know the file that libvirt chose, so nothing tells
-    # that it is the firmware that differs.
-    assert_refused(boot(make_policy(firmwares=[other])), 'measurement')
+    # The host cannot claim the file that libvirt chose: the service finds
+    # it among the firmwares of the project.
+    assert_refused(boot(make_policy(firmwares=[other])),
+                   'firmware not allowed')
 
 
 # A key service that cannot be had
