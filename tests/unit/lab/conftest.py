@@ -49,7 +49,8 @@ def layout(tmp_path):
         venv=pathlib.Path(sys.executable).parents[1],
         port_base=free_port_base())
     found.log.mkdir(parents=True)
-    return found
+    yield found
+    shutil.rmtree(found.run_dir, ignore_errors=True)
 
 
 @pytest.fixture
