@@ -25,28 +25,32 @@ from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.launch import diagnosis
-from nova_sev_attest.launch import firmware as launch_firmware
 
 #: Policies and firmwares of the project that are looked at.
 MAX_POLICIES = 100
 MAX_FIRMWARES = 8
 
 
-def gather(session, launch, fingerprint, content, evidence):
+def gather(session, launch, fingerprint, images, evidence):
     """Read what the search may look at.
 
     :param session: database session
     :param launch: Launch that was denied
     :param fingerprint: SHA-256 that names its evidence
-    :param content: Content of its policy
+    :param images: {SHA-256: Firmware} of its policy
     :param evidence: the launch core's Evidence
-    :returns: (images, the launch core's Known)
+    :returns: (images, those of the policy and others of the project; the
+        launch core's Known)
     """
     earlier = launches.find_with_evidence(session, launch, fingerprint)
     measured = {} if earlier is None else {
         evidence.measure + evidence.mnonce: f'launch {earlier}'}
-    return (_images(session, launch.project_id, content),
-            _known(session, launch.project_id, measured))
+    registered, _ = firmwares.page(session, launch.project_id, MAX_FIRMWARES)
+    names = {row.sha256: 'registered' for row in registered}
+    others = firmwares.load(session, launch.project_id,
+                            [name for name in names if name not in images])
+    return ((*images.values(), *others.values()),
+            _known(session, launch.project_id, names, measured))
 
 
 def diagnose(lists, keys, policy, evidence, gathered, seconds):
@@ -74,28 +78,17 @@ def diagnose(lists, keys, policy, evidence, gathered, seconds):
     return denied
 
 
-def _images(session, project_id, content):
-    """The policy's firmwares, and others of the project."""
-    rows = [firmwares.find(session, project_id, sha256)
-            for sha256 in content.firmwares]
-    others, _ = firmwares.page(session, project_id, MAX_FIRMWARES)
-    chosen = {row.sha256: row for row in [*rows, *others] if row is not None}
-    return [launch_firmware.Firmware.parse(firmwares.data(session, row))
-            for row in chosen.values()]
-
-
-def _known(session, project_id, measurements):
+def _known(session, project_id, images, measurements):
     found, _ = policies.page(session, project_id, MAX_POLICIES)
-    images, _ = firmwares.page(session, project_id, MAX_FIRMWARES)
-    kernels, initrds, lines = {}, {}, {}
+    kernels, initrds, lines = {}, {}, []
     for policy in found:
         for names, values in ((kernels, policy.content.kernels),
-                              (initrds, policy.content.initrds),
-                              (lines, policy.content.command_lines)):
+                              (initrds, policy.content.initrds)):
             for value in values:
                 names.setdefault(
                     value, f'that of policy {policy.content.name!r}')
+        lines += policy.content.command_lines
     return diagnosis.Known(
-        firmwares={image.sha256: 'registered' for image in images},
-        kernels=kernels, initrds=initrds, command_lines=tuple(lines),
+        firmwares=images, kernels=kernels, initrds=initrds,
+        command_lines=tuple(dict.fromkeys(lines)),
         measurements=measurements)

@@ -42,7 +42,6 @@ from nova_sev_attest.keyservice.stores import base as store_base
 from nova_sev_attest.launch import chain
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.launch import expectation
-from nova_sev_attest.launch import firmware as launch_firmware
 from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
 from nova_sev_attest.launch import policy as launch_policy
@@ -389,8 +388,8 @@ class Engine:
                     'policy_missing',
                     'The launch\'s policy was deleted in the meantime.')
             content = policy.content
-            images = self._load_firmwares(
-                session, launch.project_id, content.firmwares)
+            images = firmwares.load(session, launch.project_id,
+                                    content.firmwares)
         issued = self._restore(launch)
         keys = issued.keys
         lists = expectations.lists(content, launch.technology)
@@ -406,7 +405,7 @@ class Engine:
             if denial is None:
                 with self._db.reader() as session:
                     gathered = diagnosing.gather(
-                        session, launch, fingerprint, content, parsed)
+                        session, launch, fingerprint, images, parsed)
                 denial = diagnosing.diagnose(
                     lists, keys, issued.policy, parsed, gathered,
                     self._diagnosis_seconds)
@@ -422,16 +421,6 @@ class Engine:
         packet = released.packet and launches.Release(
             released.packet.header, released.packet.data, released.gpa)
         return packet, released.claims
-
-    @staticmethod
-    def _load_firmwares(session, project_id, sha256s):
-        found = {}
-        for sha256 in sha256s:
-            firmware = firmwares.find(session, project_id, sha256)
-            if firmware is not None:
-                found[sha256] = launch_firmware.Firmware.parse(
-                    firmwares.data(session, firmware))
-        return found
 
     def _restore(self, launch):
         try:
@@ -464,7 +453,7 @@ class Engine:
         claimed = claims.get('firmware_sha256')
         if claimed is not None and claimed not in images:
             with self._db.reader() as session:
-                images.update(self._load_firmwares(
+                images.update(firmwares.load(
                     session, launch.project_id, [claimed]))
         confirmed = issued.explain(expectations.candidates(
             content, launch.technology, claims, images))

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from nova_sev_attest.keyservice.db import models
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.objects import paging
+from nova_sev_attest.launch import firmware as launch_firmware
 
 PART_SIZE = 1024 * 1024
 
@@ -109,6 +110,17 @@ def data(session, firmware):
         sa.select(models.FirmwarePart.data)
         .where(models.FirmwarePart.firmware_id == firmware.id)
         .order_by(models.FirmwarePart.number)))
+
+
+def load(session, project_id, sha256s):
+    """Images as the launch core knows them.
+
+    :param sha256s: SHA-256 in hexadecimal of each
+    :returns: {SHA-256: the launch core's Firmware} of those that there are
+    """
+    rows = [find(session, project_id, sha256) for sha256 in sha256s]
+    return {row.sha256: launch_firmware.Firmware.parse(data(session, row))
+            for row in rows if row is not None}
 
 
 def page(session, project_id, limit, marker=None):
