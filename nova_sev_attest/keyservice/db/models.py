@@ -91,6 +91,10 @@ class Policy(Base):
     name = sa.Column(sa.String(255), nullable=False)
     revision = sa.Column(sa.Integer, nullable=False)
     default_of = sa.Column(ProjectId)
+    # When the owner revoked it; NULL while launches may begin under it.
+    revoked_at = sa.Column(Time)
+    # Launches that were released under any of its revisions.
+    release_count = sa.Column(sa.Integer, nullable=False, server_default='0')
     created_at = sa.Column(Time, nullable=False)
     updated_at = sa.Column(Time, nullable=False)
 
@@ -149,6 +153,12 @@ class Launch(Base):
                  'project_id', 'created_at'),
         sa.Index('launches_server_id_idx', 'server_id'),
         sa.Index('launches_status_expires_at_idx', 'status', 'expires_at'),
+        sa.Index('launches_created_at_idx', 'created_at'),
+        sa.Index('launches_project_id_status_created_at_idx',
+                 'project_id', 'status', 'created_at'),
+        sa.Index('launches_policy_id_status_idx', 'policy_id', 'status'),
+        sa.Index('launches_evidence_fingerprint_idx',
+                 'evidence_fingerprint'),
         _TABLE)
 
     id = sa.Column(Uuid, primary_key=True)
@@ -159,6 +169,10 @@ class Launch(Base):
     # NULL in a launch that was refused before one was found.
     policy_id = sa.Column(Uuid)
     policy_revision = sa.Column(sa.Integer)
+    # Of that revision: who verifies, and whether the owner must approve;
+    # NULL in launches from before there was a choice.
+    verifier = sa.Column(sa.String(16))
+    approval = sa.Column(sa.String(16))
     status = sa.Column(sa.String(16), nullable=False)
     open_for = sa.Column(Uuid)
     created_at = sa.Column(Time, nullable=False)
@@ -175,6 +189,11 @@ class Launch(Base):
     platform_api_minor = sa.Column(sa.Integer)
     platform_cek = sa.Column(Sha256)
     platform_chip = sa.Column(sa.String(128))
+    # As the host showed them, and the CEK that AMD signed where that is
+    # another one.
+    platform_pdh = sa.Column(Blob)
+    platform_cert_chain = sa.Column(Blob)
+    platform_signed_cek = sa.Column(Blob)
 
     policy_word = sa.Column(sa.BigInteger)
     dh_cert = sa.Column(Blob)
@@ -184,11 +203,19 @@ class Launch(Base):
     sealing_key_id = sa.Column(sa.String(32))
 
     evidence_fingerprint = sa.Column(Sha256)
+    # As JSON, as the host sent them.
+    evidence = sa.Column(LongText)
+    claims = sa.Column(LongText)
+    # Of the owner's own packet.
+    release_fingerprint = sa.Column(Sha256)
     release_header = sa.Column(Blob)
     release_data = sa.Column(Blob)
     release_gpa = sa.Column(sa.BigInteger)
 
     verdict = sa.Column(LongText)
+    # The owner who released, approved or denied, by user id.
+    decided_by = sa.Column(sa.String(64))
+    decided_at = sa.Column(Time)
     reason_code = sa.Column(sa.String(64))
     reason_detail = sa.Column(sa.Text)
     # What only the owner may see of the reason, as JSON.

@@ -22,10 +22,14 @@ def after(model, marker, descending=False):
 
     :param marker: anything with the created_at and id of a row
     """
-    key = sa.tuple_(model.created_at, model.id)
-    last = sa.tuple_(sa.literal(marker.created_at, model.created_at.type),
-                     sa.literal(marker.id))
-    return key < last if descending else key > last
+    created = sa.literal(marker.created_at, model.created_at.type)
+    # Not one comparison of pairs: MariaDB would read the whole collection
+    # for it, where this begins at the marker's place in the index.
+    if descending:
+        return sa.and_(model.created_at <= created, sa.or_(
+            model.created_at < created, model.id < marker.id))
+    return sa.and_(model.created_at >= created, sa.or_(
+        model.created_at > created, model.id > marker.id))
 
 
 def take(session, query, limit):
