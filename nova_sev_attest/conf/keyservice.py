@@ -81,7 +81,15 @@ SECRET_STORE_OPTS = [
     cfg.FloatOpt(
         'deadline',
         default=15.0, min=0.1,
-        help='Seconds that reading one secret may take in all.'),
+        help='Seconds that reading the secrets of one launch, or asking '
+             'whether the author of a policy may read those it names, may '
+             'take in all. Whatever the store does, nobody waits longer.'),
+    cfg.IntOpt(
+        'max_calls',
+        default=64, min=1, max=1024,
+        help='How many calls of the secret store one process makes at the '
+             'same time, those counted that it has given up and that have '
+             'not ended. More are answered with 503 at once.'),
 ]
 
 TRUST_OPTS = [

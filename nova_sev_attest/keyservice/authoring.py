@@ -96,7 +96,7 @@ class Authoring:
     """Operations on the firmwares and policies of a project.
 
     :param database: Database
-    :param store: SecretStore
+    :param store: SecretReader
     :param anchors: the configured trust anchors
     """
 
@@ -315,23 +315,21 @@ class Authoring:
         return content
 
     def _prove_readable(self, context, content):
-        for secret_id in sorted(set(content.secrets.values())):
-            try:
-                self._store.check_readable(secret_id, context.auth_token)
-            except store_base.SecretUnavailable as exc:
-                raise errors.Forbidden(
-                    'secret_forbidden',
-                    f'Your token is not good for reading secret {secret_id}; '
-                    f'a policy can only name secrets that you can read '
-                    f'yourself.') from exc
-            except store_base.SecretTooLarge as exc:
-                raise errors.BadRequest('secret_too_large',
-                                        str(exc)) from exc
-            except store_base.SecretEmpty as exc:
-                raise errors.BadRequest('secret_empty', str(exc)) from exc
-            except store_base.StoreUnavailable as exc:
-                LOG.warning('A policy\'s secrets cannot be checked: %s', exc)
-                raise errors.Unavailable(
-                    'secret_store_unavailable',
-                    'The secret store cannot be asked now whether you may '
-                    'read the secrets; try again later.') from exc
+        try:
+            self._store.check_readable(content.secrets.values(), context)
+        except store_base.SecretUnavailable as exc:
+            raise errors.Forbidden(
+                'secret_forbidden',
+                f'Your token is not good for reading secret {exc.secret_id}; '
+                f'a policy can only name secrets that you can read '
+                f'yourself.') from exc
+        except store_base.SecretTooLarge as exc:
+            raise errors.BadRequest('secret_too_large', str(exc)) from exc
+        except store_base.SecretEmpty as exc:
+            raise errors.BadRequest('secret_empty', str(exc)) from exc
+        except store_base.StoreUnavailable as exc:
+            LOG.warning('A policy\'s secrets cannot be checked: %s', exc)
+            raise errors.Unavailable(
+                'secret_store_unavailable',
+                'The secret store cannot be asked now whether you may read '
+                'the secrets; try again later.') from exc

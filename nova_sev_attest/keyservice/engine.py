@@ -88,7 +88,7 @@ class Engine:
 
     :param conf: ConfigOpts
     :param database: Database
-    :param store: SecretStore
+    :param store: SecretReader
     :param servers: ServerReader
     :param keys: KeyRepository
     :param anchors: the configured trust anchors
@@ -413,7 +413,7 @@ class Engine:
         except launch_errors.VerificationError as exc:
             raise errors.Denied(exc.code, str(exc)) from exc
         area = images[verified.claims['firmware_sha256']].secret_area
-        secrets = self._fetch(content)
+        secrets = self._fetch(content, launch.project_id)
         try:
             released = verified.release(secrets, area)
         except launch_errors.SecretTooLarge as exc:
@@ -461,33 +461,31 @@ class Engine:
             return None
         return expectations.difference(content, confirmed)
 
-    def _fetch(self, content):
-        secrets = {}
-        for guid, secret_id in content.secrets.items():
-            try:
-                secrets[uuid.UUID(guid)] = self._store.fetch(secret_id)
-            except store_base.SecretUnavailable as exc:
-                raise errors.Denied(
-                    'secret_unavailable',
-                    'A secret of the policy cannot be read; its owner must '
-                    'grant the key service read access to it.',
-                    {'store': str(exc)}) from exc
-            except store_base.SecretTooLarge as exc:
-                raise errors.Denied(
-                    'secret_too_large', 'A secret of the policy is too large.',
-                    {'store': str(exc)}) from exc
-            except store_base.SecretEmpty as exc:
-                raise errors.Denied(
-                    'secret_empty', 'A secret of the policy is empty.',
-                    {'store': str(exc)}) from exc
-            except store_base.StoreUnavailable as exc:
-                LOG.warning('A secret cannot be fetched now: %s', exc)
-                raise errors.Unavailable(
-                    'secret_store_unavailable',
-                    'The secret store cannot be asked now; the launch stays '
-                    'open until it expires, send the same evidence again.'
-                ) from exc
-        return secrets
+    def _fetch(self, content, project_id):
+        try:
+            found = self._store.fetch(content.secrets.values(), project_id)
+        except store_base.SecretUnavailable as exc:
+            raise errors.Denied(
+                'secret_unavailable',
+                'A secret of the policy cannot be read; its owner must grant '
+                'the key service read access to it.',
+                {'store': str(exc)}) from exc
+        except store_base.SecretTooLarge as exc:
+            raise errors.Denied(
+                'secret_too_large', 'A secret of the policy is too large.',
+                {'store': str(exc)}) from exc
+        except store_base.SecretEmpty as exc:
+            raise errors.Denied(
+                'secret_empty', 'A secret of the policy is empty.',
+                {'store': str(exc)}) from exc
+        except store_base.StoreUnavailable as exc:
+            LOG.warning('A secret cannot be fetched now: %s', exc)
+            raise errors.Unavailable(
+                'secret_store_unavailable',
+                'The secret store cannot be asked now; the launch stays open '
+                'until it expires, send the same evidence again.') from exc
+        return {uuid.UUID(guid): found[secret_id]
+                for guid, secret_id in content.secrets.items()}
 
     def _deny(self, launch, fingerprint, denial, claims):
         owner = dict(denial.owner)

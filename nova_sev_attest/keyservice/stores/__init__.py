@@ -14,11 +14,17 @@
 
 from stevedore import driver
 
+from nova_sev_attest.keyservice.stores import reader
+
 NAMESPACE = 'nova_sev_attest.secret_stores'
 
 
 def load(conf):
-    """The store that the configuration names."""
-    return driver.DriverManager(
+    """The store that the configuration names, held to its bounds.
+
+    :returns: SecretReader
+    """
+    store = driver.DriverManager(
         NAMESPACE, conf.secret_store.driver, invoke_on_load=True,
         invoke_args=(conf,)).driver
+    return reader.SecretReader(store, conf.secret_store)

@@ -39,17 +39,18 @@ class BarbicanStore(base.SecretStore):
         self._max_size = conf.secret_store.max_secret_size
         self._deadline = conf.secret_store.deadline
 
-    def check_readable(self, secret_id, token):
+    def check_readable(self, secret_id, context):
         # The payload's answer is what proves the right to decrypt; its
         # metadata is readable to more roles. The body is not read.
         response = self._get(secret_id, authenticated=False,
-                             headers={'X-Auth-Token': token})
+                             headers={'X-Auth-Token': context.auth_token})
         try:
             self._declared_size(response, secret_id)
         finally:
             response.close()
 
-    def fetch(self, secret_id):
+    def fetch(self, secret_id, project_id):
+        # Whose secret it is, the ACL says.
         give_up_at = time.monotonic() + self._deadline
         response = self._get(secret_id)
         try:

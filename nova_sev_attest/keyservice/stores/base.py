@@ -20,7 +20,12 @@ import abc
 
 
 class StoreError(Exception):
-    """Base of the errors; the text never holds a secret."""
+    """Base of the errors; the text never holds a secret.
+
+    :ivar secret_id: UUID of the secret that was asked for, where it is known
+    """
+
+    secret_id = None
 
 
 class StoreUnavailable(StoreError):
@@ -43,27 +48,37 @@ class SecretStore(abc.ABC):
     """A store of secrets, each named by a UUID.
 
     An implementation resolves UUIDs at its configured endpoint and contacts
-    nothing that a caller names. It bounds the time and the size of every
-    answer, and keeps secrets out of logs, reprs and errors.
+    nothing that a caller names. It never reads more of an answer than
+    [secret_store] max_secret_size asks for, gives up what makes no progress,
+    and keeps secrets out of logs, reprs and errors. It may be called from
+    several threads at once. SecretReader holds each to the time and the size;
+    a store of one's own is run by tests/unit/keyservice/stores/contract.py.
     """
 
     @abc.abstractmethod
-    def check_readable(self, secret_id, token):
+    def check_readable(self, secret_id, context):
         """Make sure that a caller may decrypt a secret.
 
-        :param secret_id: UUID as text
-        :param token: the caller's own keystone token; the service's own
-            credential must not be used here
+        Whatever proves it comes from the caller: a token of its own that the
+        store accepts, or a project that keystone confirmed and whose secrets
+        are kept apart. That this service could read the secret proves
+        nothing.
+
+        :param secret_id: UUID as text, in lower case with hyphens
+        :param context: RequestContext of the caller, with auth_token and
+            project_id
         :raises StoreError: it may not, or it cannot be found out
         """
 
     @abc.abstractmethod
-    def fetch(self, secret_id):
+    def fetch(self, secret_id, project_id):
         """Read a secret with the service's credential.
 
         Only called for a launch whose measurement was verified.
 
-        :param secret_id: UUID as text
+        :param secret_id: UUID as text, in lower case with hyphens
+        :param project_id: the project of the launch and of the policy that
+            names the secret
         :returns: bytes, at least one
         :raises StoreError: it cannot be had
         """
