@@ -22,6 +22,7 @@ import argparse
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -34,7 +35,8 @@ class ChrootError(Exception):
     """The tree cannot be entered; the message says why."""
 
 
-def command_line(root, command, *, binds=(), nodes=(), environment=None):
+def command_line(root, command, *, binds=(), nodes=(), environment=None,
+                 host_name=None):
     """The argument vector that runs a command in a tree.
 
     :param root: the tree, as made by ``debroot.build``.
@@ -43,6 +45,7 @@ def command_line(root, command, *, binds=(), nodes=(), environment=None):
     :param nodes: character devices to make inside, ``name:major:minor``.
     :param environment: variables of the command beside PATH and LC_ALL;
         nothing of the caller's environment goes inside.
+    :param host_name: the machine's name as it is seen inside.
     """
     line = [sys.executable, str(pathlib.Path(__file__).resolve()), str(root)]
     for bind in binds:
@@ -51,6 +54,8 @@ def command_line(root, command, *, binds=(), nodes=(), environment=None):
         line += ['--node', node]
     for name, value in (environment or {}).items():
         line += ['--env', f'{name}={value}']
+    if host_name is not None:
+        line += ['--host-name', host_name]
     return [*line, '--', *map(str, command)]
 
 
@@ -96,6 +101,8 @@ def _make_dev(dev, nodes):
 
 def _enter(options):
     root = options.root.resolve()
+    if options.host_name is not None:
+        socket.sethostname(options.host_name)
     for name in ('proc', 'sys'):
         _mount('--rbind', f'/{name}', root / name)
     _make_dev(root / 'dev', options.node)
@@ -116,7 +123,7 @@ def main(arguments=None):
         if shutil.which('unshare') is None:
             sys.exit('chroot: unshare (package util-linux) not found')
         os.execvp('unshare', [
-            'unshare', '--mount', '--propagation', 'private', '--',
+            'unshare', '--mount', '--uts', '--propagation', 'private', '--',
             sys.executable, os.path.abspath(__file__), _INSIDE, *arguments])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('root', type=pathlib.Path)
@@ -126,6 +133,7 @@ def main(arguments=None):
                         metavar='NAME:MAJOR:MINOR')
     parser.add_argument('--env', action='append', default=[],
                         metavar='NAME=VALUE')
+    parser.add_argument('--host-name', metavar='NAME')
     parser.add_argument('command', nargs='+')
     try:
         _enter(parser.parse_args(arguments[1:]))

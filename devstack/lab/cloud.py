@@ -19,7 +19,6 @@ from cryptography import fernet
 
 from devstack.lab import credentials
 from devstack.lab import databases
-from devstack.lab import layout as lab_layout
 from devstack.lab import probes
 
 _SERVICE_USERS = ('nova', 'placement', 'glance', 'neutron', 'barbican',
@@ -141,22 +140,22 @@ def make_flavors(layout):
     _set_done(layout, 'flavors')
 
 
-def map_host(layout):
-    """Tell Nova's cell about the compute host, once it reported."""
-    if _is_done(layout, 'host'):
+def map_hosts(layout):
+    """Tell Nova's cell about the compute hosts, once they reported."""
+    if _is_done(layout, 'hosts'):
         return
     folder = layout.etc / 'nova'
     databases.run_manage(
         layout, 'nova-manage', '--config-file', folder / 'nova.conf',
         '--config-file', folder / 'nova-db.conf',
         'cell_v2', 'discover_hosts', '--by-service')
-    _set_done(layout, 'host')
+    _set_done(layout, 'hosts')
 
 
 def _stamp(layout):
     """What the stamps stand for: another content is made anew."""
     content = [_ROLES, _PROJECTS, _GRANTS, _ENDPOINTS, _FLAVORS,
-               lab_layout.COMPUTE_HOST, layout.port_base]
+               layout.compute_count, layout.port_base]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -156,7 +156,8 @@ def _check_readable():
             f'chmod -R a+rX {EMULATOR}')
 
 
-def _inside(options, binds, command, nodes=(), **environment):
+def _inside(options, binds, command, nodes=(), host_name=None,
+            **environment):
     """Become a command inside the root with this host's folders."""
     run = options.run.absolute()
     if len(str(run)) > _LONGEST_RUN:
@@ -169,7 +170,7 @@ def _inside(options, binds, command, nodes=(), **environment):
         options.root, command,
         binds=[f'{run}:/run',
                f'{EMULATOR}:{_PYTHON_PATH}/nova_sev_attest/emulator', *binds],
-        nodes=nodes,
+        nodes=nodes, host_name=host_name,
         environment=dict(PYTHONPATH=_PYTHON_PATH,
                          PYTHONDONTWRITEBYTECODE='1', **environment))
     os.execv(line[0], line)
@@ -219,6 +220,7 @@ def _libvirtd(options):
         _LIBVIRTD_CONF.format(host_uuid=options.host_uuid))
     _inside(options, binds, ['/usr/sbin/libvirtd'],
             nodes=[_KVM_NODE] if options.kvm else [],
+            host_name=options.host_name,
             PATH=f'{_WRAPPERS}:/usr/sbin:/usr/bin', LD_PRELOAD=_PRELOAD)
 
 
@@ -259,6 +261,9 @@ def main(arguments=None):
                          metavar='PATH[:INSIDE]')
         if name == 'libvirtd':
             sub.add_argument('--host-uuid', type=uuid.UUID, required=True)
+            sub.add_argument('--host-name',
+                             help="what libvirt calls the host (default: the "
+                                  "machine's own name)")
             sub.add_argument(
                 '--kvm', action='store_true',
                 help="offer domains of type kvm, too, where the machine has "

@@ -36,7 +36,6 @@ _FILES = {
     'attestation.conf': 'attestation/attestation.conf',
     'nova.conf': 'nova/nova.conf',
     'nova-db.conf': 'nova/nova-db.conf',
-    'nova-compute.conf': 'nova/nova-compute.conf',
     'mariadb.cnf': 'mariadb/mariadb.cnf',
     'init.sql': 'mariadb/init.sql',
     'rabbitmq.conf': 'rabbitmq/rabbitmq.conf',
@@ -71,6 +70,14 @@ def write(layout):
     for template, place in _FILES.items():
         credentials.write_private(layout.etc / place,
                                   render(template, values))
+    for host in layout.computes:
+        (host.state / 'nova' / 'lock').mkdir(parents=True, exist_ok=True)
+        credentials.write_private(host.configuration, render(
+            'nova-compute.conf', values | {
+                'compute_host': host.name,
+                'compute_state': host.state / 'nova',
+                'compute_conf': host.configuration,
+                'libvirt_uri': host.libvirt_uri}))
     credentials.write_private(layout.clouds, clouds(layout, passwords))
     credentials.write_private(layout.openrc, render('openrc', values))
     credentials.write_private(layout.tools / 'qemu-img',
@@ -102,8 +109,6 @@ def _values(layout, passwords):
         'venv': layout.venv,
         'share': layout.venv / 'etc',
         'clouds': layout.clouds,
-        'compute_host': lab_layout.COMPUTE_HOST,
-        'libvirt_uri': layout.libvirt_uri,
         'compute_root': layout.compute_root,
         'emulated_root': layout.emulated_root,
         'sealing_keys': layout.sealing_keys,

@@ -21,7 +21,7 @@ from devstack.lab import compute_root
 
 
 class Host:
-    """The lab's compute host, as its administrator sees it.
+    """The lab's compute hosts together, as their administrator sees them.
 
     :param layout: the lab (:class:`devstack.lab.layout.Layout`).
     """
@@ -31,12 +31,15 @@ class Host:
 
     def domains(self):
         """UUIDs of all of libvirt's domains, running or not."""
-        connection = libvirt.openReadOnly(self._layout.libvirt_uri)
-        try:
-            return {domain.UUIDString()
-                    for domain in connection.listAllDomains()}
-        finally:
-            connection.close()
+        found = set()
+        for host in self._layout.computes:
+            connection = libvirt.openReadOnly(host.libvirt_uri)
+            try:
+                found |= {domain.UUIDString()
+                          for domain in connection.listAllDomains()}
+            finally:
+                connection.close()
+        return found
 
     def processes(self, server):
         """Command lines of a server's hypervisor processes."""
@@ -52,7 +55,8 @@ class Host:
 
     def files(self, server):
         """Files of a server: its folder, its memory, its console."""
-        folders = (self._layout.nova / 'instances', self._layout.compute_run)
+        folders = (self._layout.nova / 'instances',
+                   *(host.run for host in self._layout.computes))
         return sorted(path for folder in folders
                       for path in folder.rglob(f'*{server}*'))
 
@@ -65,9 +69,11 @@ class Host:
         }
 
     def launches(self, server):
-        """What the emulated platform saw of a server, oldest first."""
-        seen = compute_root.status(self._layout.compute_run)['launches']
-        return [launch for launch in seen if launch['uuid'] == server]
+        """What the emulated platforms saw of a server, oldest first."""
+        seen = [launch for host in self._layout.computes
+                for launch in compute_root.status(host.run)['launches']
+                if launch['uuid'] == server]
+        return sorted(seen, key=lambda launch: launch['events'][0]['at'])
 
     def payload_reads(self, secret):
         """How often a secret's payload was asked of Barbican.

@@ -150,7 +150,9 @@ class Lab:
             task('attestation-database', ('mariadb',),
                  databases.migrate_attestation),
             task('flavors', ('nova-api', 'catalog'), cloud.make_flavors),
-            task('host', ('nova-compute',), cloud.map_host),
+            task('hosts', tuple(host.service('nova-compute')
+                                for host in layout.computes),
+                 cloud.map_hosts),
             *(steps.Step(service.name, self._starter(service, since),
                          service.needs)
               for service in self.services.values()),

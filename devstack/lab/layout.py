@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import uuid
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -34,8 +35,8 @@ PORTS = {
     'rabbitmq-distribution': 10,
 }
 DEFAULT_PORT_BASE = 25000
-# The name under which nova-compute, libvirt and placement know the host.
-COMPUTE_HOST = 'compute1'
+DEFAULT_COMPUTES = 2
+_MOST_COMPUTES = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +46,32 @@ class Layout:
     :ivar lab_dir: everything that the lab writes, except sockets.
     :ivar venv: the Python environment that the services run from.
     :ivar port_base: the first of the loopback ports.
+    :ivar compute_count: how many compute hosts it has.
     """
 
     lab_dir: pathlib.Path
     venv: pathlib.Path
     port_base: int
+    compute_count: int = DEFAULT_COMPUTES
 
     @classmethod
     def from_environment(cls, environment=None):
-        """Read LAB_DIR, LAB_VENV and LAB_PORT_BASE.
+        """Read LAB_DIR, LAB_VENV, LAB_PORT_BASE and LAB_COMPUTES.
 
-        :raises ValueError: when LAB_PORT_BASE is not a usable port number.
+        :raises ValueError: when LAB_PORT_BASE is not a usable port number,
+            or LAB_COMPUTES not a number of hosts.
         """
         environment = os.environ if environment is None else environment
-        text = environment.get('LAB_PORT_BASE') or str(DEFAULT_PORT_BASE)
-        highest = 65535 - max(PORTS.values())
-        if not text.isdecimal() or not 1024 <= int(text) <= highest:
-            raise ValueError(f'LAB_PORT_BASE must be a number from 1024 to '
-                             f'{highest}, not {text!r}')
         return cls(
             lab_dir=pathlib.Path(environment.get('LAB_DIR')
                                  or CHECKOUT / '.lab').absolute(),
             venv=pathlib.Path(environment.get('LAB_VENV')
                               or CHECKOUT / '.venv').absolute(),
-            port_base=int(text))
+            port_base=_number(environment, 'LAB_PORT_BASE',
+                              DEFAULT_PORT_BASE, 1024,
+                              65535 - max(PORTS.values())),
+            compute_count=_number(environment, 'LAB_COMPUTES',
+                                  DEFAULT_COMPUTES, 1, _MOST_COMPUTES))
 
     @property
     def run_dir(self):
@@ -123,23 +126,14 @@ class Layout:
 
     @property
     def nova(self):
-        """What Nova and QEMU share: instances and their images."""
+        """What hosts, Nova and QEMU share: instances and their images."""
         return self.data / 'nova'
 
     @property
-    def compute_run(self):
-        """Sockets of the compute host's libvirt and emulated platform."""
-        return self.run_dir / COMPUTE_HOST
-
-    @property
-    def platform_socket(self):
-        """Where the compute host's emulated platform listens."""
-        return self.compute_run / 'sev' / 'platform.sock'
-
-    @property
-    def libvirt_uri(self):
-        socket = self.compute_run / 'libvirt' / 'libvirt-sock'
-        return f'qemu+unix:///system?socket={socket}'
+    def computes(self):
+        """The compute hosts."""
+        return tuple(ComputeHost(self, number)
+                     for number in range(1, self.compute_count + 1))
 
     @property
     def supervisor_socket(self):
@@ -163,3 +157,73 @@ class Layout:
     def bin(self, name):
         """A console script of the Python environment."""
         return self.venv / 'bin' / name
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeHost:
+    """The places of one compute host: all that two of them do not share.
+
+    :ivar number: 1 for the first.
+    """
+
+    layout: Layout
+    number: int
+
+    @property
+    def name(self):
+        """What Nova, libvirt and placement know it by."""
+        return f'compute{self.number}'
+
+    def service(self, kind):
+        """The name of one of its services, such as nova-compute."""
+        return kind if self.number == 1 else f'{kind}-{self.number}'
+
+    @property
+    def uuid(self):
+        """As libvirt knows it: the machine's own may be in use."""
+        return uuid.uuid5(uuid.NAMESPACE_URL,
+                          f'{self.layout.lab_dir}/{self.name}')
+
+    @property
+    def chip(self):
+        """Its emulated processor, under the root that all share."""
+        return f'chip{self.number - 1}'
+
+    @property
+    def run(self):
+        """Sockets of its libvirt and its emulated platform."""
+        return self.layout.run_dir / self.name
+
+    @property
+    def platform_socket(self):
+        """Where its emulated platform listens."""
+        return self.run / 'sev' / 'platform.sock'
+
+    @property
+    def libvirt_uri(self):
+        socket = self.run / 'libvirt' / 'libvirt-sock'
+        return f'qemu+unix:///system?socket={socket}'
+
+    @property
+    def state(self):
+        """What its libvirt remembers, and its nova-compute."""
+        return self.layout.data / self.name
+
+    @property
+    def log(self):
+        """Logs of libvirt and of its guests' hypervisors."""
+        return self.layout.log / self.name
+
+    @property
+    def configuration(self):
+        """What is its nova-compute's alone; nova.conf comes before."""
+        return (self.layout.etc / 'nova' /
+                f'{self.service("nova-compute")}.conf')
+
+
+def _number(environment, name, default, lowest, highest):
+    text = environment.get(name) or str(default)
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise ValueError(f'{name} must be a number from {lowest} to '
+                         f'{highest}, not {text!r}')
+    return int(text)

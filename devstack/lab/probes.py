@@ -31,7 +31,6 @@ import pymysql
 import requests
 
 from devstack.lab import credentials
-from devstack.lab import layout as lab_layout
 
 _SECONDS = 2
 
@@ -103,39 +102,41 @@ def http(layout, server, path):
     return None
 
 
-def platform(layout):
+def platform(host):
     """The emulated secure processor listens and has published its root."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_SECONDS)
-            connection.connect(str(layout.platform_socket))
+            connection.connect(str(host.platform_socket))
     except OSError as error:
         return str(error)
-    return None if layout.emulated_root.exists() else 'no root certificate'
+    if not host.layout.emulated_root.exists():
+        return 'no root certificate'
+    return None
 
 
-def hypervisor(layout):
+def hypervisor(host):
     """libvirtd answers, with the emulated platform among its abilities."""
     # A process of its own, because libvirt's calls have no time-out.
     try:
         done = subprocess.run(
-            [sys.executable, '-c', _ASK_LIBVIRT, layout.libvirt_uri],
+            [sys.executable, '-c', _ASK_LIBVIRT, host.libvirt_uri],
             capture_output=True, text=True, timeout=_LIBVIRT_SECONDS)
     except subprocess.TimeoutExpired:
         return f'no answer in {_LIBVIRT_SECONDS} s'
     return done.stderr.strip() or None
 
 
-def compute(layout, since):
-    """Nova believes in the compute host, and placement in its SEV slots.
+def compute(host, since):
+    """Nova believes in a compute host, and placement in its SEV slots.
 
     :param since: seconds since the epoch; reports from before do not count.
     """
     try:
-        with admin(layout) as cloud:
+        with admin(host.layout) as cloud:
             reports = [
                 service.updated_at for service in cloud.compute.services(
-                    binary='nova-compute', host=lab_layout.COMPUTE_HOST)
+                    binary='nova-compute', host=host.name)
                 if service.state == 'up' and service.updated_at]
             if not reports or _seconds(reports[0]) < since:
                 return 'no report yet'
@@ -145,8 +146,8 @@ def compute(layout, since):
     except (auth_exceptions.ClientException, sdk_exceptions.SDKException,
             OSError) as error:
         return str(error)
-    if not any(provider['name'].endswith('_amd_sev')
-               for provider in providers):
+    if f'{host.name}_amd_sev' not in {provider['name']
+                                      for provider in providers}:
         return 'no SEV slots in placement yet'
     return None
 

@@ -15,7 +15,6 @@
 import collections.abc
 import dataclasses
 import sys
-import uuid
 
 from devstack.lab import chroot
 from devstack.lab import kvm_amd
@@ -81,10 +80,9 @@ def table(layout):
               OS_NOVA_CONFIG_FILES=';'.join((
                   str(layout.venv / 'etc' / 'nova' / 'api-paste.ini'),
                   'nova.conf', 'nova-db.conf'))),
-        _platform(layout),
-        _libvirtd(layout),
-        _nova_compute(layout),
     ]
+    for host in layout.computes:
+        found += [_platform(host), _libvirtd(host), _nova_compute(host)]
     return {service.name: service for service in found}
 
 
@@ -176,41 +174,40 @@ def _nova(layout, name, queue):
         stop_seconds=10)
 
 
-def _platform(layout):
+def _platform(host):
+    layout = host.layout
     return Service(
-        name='platform',
+        name=host.service('platform'),
         command=(sys.executable, _HERE / 'compute_root.py', 'platform',
-                 '--root', layout.compute_root, '--run', layout.compute_run,
-                 '--keys', layout.emulator),
-        probe=lambda since: probes.platform(layout))
+                 '--root', layout.compute_root, '--run', host.run,
+                 '--keys', layout.emulator, '--chip', host.chip),
+        probe=lambda since: probes.platform(host))
 
 
-def _libvirtd(layout):
+def _libvirtd(host):
+    layout = host.layout
     return Service(
-        name='libvirtd',
+        name=host.service('libvirtd'),
         command=(sys.executable, _HERE / 'compute_root.py', 'libvirtd',
-                 '--root', layout.compute_root, '--run', layout.compute_run,
-                 '--state', layout.data / lab_layout.COMPUTE_HOST,
-                 '--log', layout.log / lab_layout.COMPUTE_HOST,
-                 # The machine's own may be in use by its own libvirtd.
-                 '--host-uuid', uuid.uuid5(uuid.NAMESPACE_URL,
-                                           str(layout.lab_dir)),
+                 '--root', layout.compute_root, '--run', host.run,
+                 '--state', host.state, '--log', host.log,
+                 '--host-uuid', host.uuid, '--host-name', host.name,
                  '--bind', layout.nova),
-        probe=lambda since: probes.hypervisor(layout),
-        needs=('platform',))
+        probe=lambda since: probes.hypervisor(host),
+        needs=(host.service('platform'),))
 
 
-def _nova_compute(layout):
-    folder = layout.etc / 'nova'
+def _nova_compute(host):
+    layout = host.layout
     return Service(
-        name='nova-compute',
+        name=host.service('nova-compute'),
         command=tuple(kvm_amd.command_line(
             [layout.bin('nova-compute'),
-             '--config-file', folder / 'nova.conf',
-             '--config-file', folder / 'nova-compute.conf'], sev_es=True)),
-        probe=lambda since: probes.compute(layout, since),
-        needs=('libvirtd', 'nova-conductor', 'nova-api', 'placement',
-               'neutron', 'glance', 'catalog'),
+             '--config-file', layout.etc / 'nova' / 'nova.conf',
+             '--config-file', host.configuration], sev_es=True)),
+        probe=lambda since: probes.compute(host, since),
+        needs=(host.service('libvirtd'), 'nova-conductor', 'nova-api',
+               'placement', 'neutron', 'glance', 'catalog'),
         environment=_python_environment(layout) | {
             'PATH': f'{layout.tools}:{layout.venv}/bin:{_PATH}'},
         stop_seconds=15)

@@ -52,7 +52,8 @@ def run_dir_may_be_made(layout):
 def test_every_file_is_private_and_complete(written):
     files = [path for path in written.etc.rglob('*')
              if path.is_file() and path.suffix in ('.conf', '.cnf', '.sql')]
-    assert len(files) == len(list(TEMPLATES.glob('*.*')))
+    computes = written.compute_count
+    assert len(files) == len(list(TEMPLATES.glob('*.*'))) + computes - 1
     for path in files:
         assert '${' not in path.read_text()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -66,18 +67,31 @@ def test_ini_files_have_no_section_or_option_twice(written):
 
 def test_nova_compute_reaches_no_database(written):
     password = credentials.load(written)['database']
-    for name in ('nova.conf', 'nova-compute.conf'):
+    for name in ('nova.conf', 'nova-compute.conf', 'nova-compute-2.conf'):
         text = (written.etc / 'nova' / name).read_text()
         assert password not in text
         assert not read(written.etc / 'nova' / name).has_section('database')
 
 
 def test_nova_compute_loads_our_driver_at_the_labs_libvirt(written):
-    conf = read(written.etc / 'nova' / 'nova-compute.conf')
-    assert conf['DEFAULT']['compute_driver'] == 'sev_attest.LibvirtDriver'
-    assert conf['libvirt']['connection_uri'] == written.libvirt_uri
-    assert conf['sev_attest']['mode'] == 'required'
-    assert conf['sev_attest']['username'] == 'nova'
+    for host in written.computes:
+        conf = read(host.configuration)
+        default = conf['DEFAULT']
+        assert default['compute_driver'] == 'sev_attest.LibvirtDriver'
+        assert default['host'] == host.name
+        assert conf['libvirt']['connection_uri'] == host.libvirt_uri
+        assert conf['sev_attest']['mode'] == 'required'
+        assert conf['sev_attest']['username'] == 'nova'
+
+
+def test_compute_hosts_share_the_instances_and_no_other_folder(written):
+    first, second = (read(host.configuration) for host in written.computes)
+    for section, option, is_shared in (
+            ('DEFAULT', 'instances_path', True),
+            ('DEFAULT', 'state_path', False),
+            ('oslo_concurrency', 'lock_path', False)):
+        values = {conf[section][option] for conf in (first, second)}
+        assert len(values) == (1 if is_shared else 2), option
 
 
 def test_the_emulated_root_is_named_and_keys_are_outside_the_database(

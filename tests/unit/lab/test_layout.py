@@ -48,11 +48,31 @@ def test_two_labs_share_no_socket():
     one, two = (lab_layout.Layout.from_environment({'LAB_DIR': folder})
                 for folder in ('/x/one', '/x/two'))
     assert one.run_dir != two.run_dir
-    assert one.libvirt_uri != two.libvirt_uri
+    assert one.computes[0].libvirt_uri != two.computes[0].libvirt_uri
 
 
 def test_socket_paths_are_short_however_long_the_folder_is():
     found = lab_layout.Layout.from_environment({'LAB_DIR': '/' + 'x' * 200})
-    sockets = [found.supervisor_socket, found.platform_socket,
-               found.compute_run / 'libvirt' / 'libvirt-admin-sock']
+    sockets = [found.supervisor_socket]
+    for host in found.computes:
+        sockets += [host.platform_socket,
+                    host.run / 'libvirt' / 'libvirt-admin-sock']
     assert max(len(str(path)) for path in sockets) <= 107
+
+
+@pytest.mark.parametrize('text', ['x', '0', '10', '-1'])
+def test_number_of_computes_out_of_range_is_refused(text):
+    with pytest.raises(ValueError, match=f'LAB_COMPUTES.*{text}'):
+        lab_layout.Layout.from_environment({'LAB_COMPUTES': text})
+
+
+def test_compute_hosts_share_nothing_of_their_own():
+    hosts = lab_layout.Layout.from_environment(
+        {'LAB_COMPUTES': '3', 'LAB_DIR': '/x'}).computes
+    assert [host.name for host in hosts] == [
+        'compute1', 'compute2', 'compute3']
+    for name in ('uuid', 'chip', 'run', 'libvirt_uri', 'state', 'log',
+                 'configuration'):
+        assert len({str(getattr(host, name)) for host in hosts}) == 3
+    assert [host.service('libvirtd') for host in hosts] == [
+        'libvirtd', 'libvirtd-2', 'libvirtd-3']

@@ -67,18 +67,18 @@ def test_what_is_not_there_is_no_error_but_not_ready(layout, monkeypatch):
     assert probes.database(layout)
     assert 'refused' in probes.broker(layout)
     assert 'refused' in probes.consumer(layout, 'conductor')
-    assert 'No such file' in probes.platform(layout)
+    assert 'No such file' in probes.platform(layout.computes[0])
 
 
 def test_a_hypervisor_that_is_not_there_is_not_ready(layout):
-    assert 'libvirt-sock' in probes.hypervisor(layout)
+    assert 'libvirt-sock' in probes.hypervisor(layout.computes[0])
 
 
 def test_a_hypervisor_that_hangs_is_not_waited_for(layout, monkeypatch):
     monkeypatch.setattr(probes, '_ASK_LIBVIRT',
                         'import time; time.sleep(600)')
     monkeypatch.setattr(probes, '_LIBVIRT_SECONDS', 0.5)
-    assert 'no answer in 0.5 s' in probes.hypervisor(layout)
+    assert 'no answer in 0.5 s' in probes.hypervisor(layout.computes[0])
 
 
 def test_a_server_that_talks_nonsense_is_not_ready(layout, monkeypatch):
@@ -103,4 +103,4 @@ def test_a_server_that_talks_nonsense_is_not_ready(layout, monkeypatch):
 def test_compute_is_not_ready_without_keystone(layout):
     layout.clouds.write_text(configuration.clouds(
         layout, dict.fromkeys(configuration.CLOUD_USERS, 'x')))
-    assert probes.compute(layout, 0)
+    assert probes.compute(layout.computes[0], 0)
