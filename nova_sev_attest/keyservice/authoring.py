@@ -13,6 +13,8 @@
 """What owners do: firmwares and policies."""
 
 import dataclasses
+import hashlib
+import json
 import re
 import uuid
 
@@ -84,6 +86,18 @@ def _check_sev_es(content):
             f'lists what they may be; it lacks {", ".join(missing)}.')
 
 
+def _identity(policy):
+    """What tells the revisions of policies apart, for the journal.
+
+    The SHA-256 is that over the content as JSON with sorted keys and no
+    spaces, so that a record holds a stored revision to what it was.
+    """
+    body = json.dumps(dataclasses.asdict(policy.content), sort_keys=True,
+                      separators=(',', ':'))
+    return {'name': policy.content.name, 'revision': policy.revision,
+            'content_sha256': hashlib.sha256(body.encode()).hexdigest()}
+
+
 def _is_uuid(text):
     try:
         uuid.UUID(text)
@@ -96,12 +110,14 @@ class Authoring:
     """Operations on the firmwares and policies of a project.
 
     :param database: Database
+    :param journal: Journal
     :param store: SecretReader
     :param anchors: the configured trust anchors
     """
 
-    def __init__(self, database, store, anchors):
+    def __init__(self, database, journal, store, anchors):
         self._db = database
+        self._journal = journal
         self._store = store
         self._emulated = {
             anchor.name for anchor in anchors if anchor.emulated}
@@ -135,8 +151,11 @@ class Authoring:
 
     @db_api.retried
     def _store_firmware(self, project_id, parsed):
-        with self._db.writer() as session:
-            return firmwares.create(session, project_id, parsed)
+        with self._journal.writer() as entry:
+            firmware = firmwares.create(entry.session, project_id, parsed)
+            entry.record('firmware.uploaded', project_id,
+                         subject=firmware.sha256, size=firmware.size)
+            return firmware
 
     def create_policy(self, context, request):
         """Create a policy of the caller's project.
@@ -148,11 +167,10 @@ class Authoring:
         content = self._content(_DEFAULTS | request)
         self._prove_readable(context, content)
         policy = self._write(
+            'policy.created',
             lambda session: policies.create(
                 session, context.project_id, content), content,
             context.project_id)
-        LOG.info('Policy %(id)s created in project %(project)s.',
-                 {'id': policy.id, 'project': policy.project_id})
         return policy, self.warnings(policy)
 
     def update_policy(self, context, policy_id, matches, request):
@@ -178,15 +196,15 @@ class Authoring:
         # them.
         self._prove_readable(context, content)
         policy = self._write(
+            'policy.updated',
             lambda session: policies.update(session, policy, content),
             content, context.project_id)
-        LOG.info('Policy %(id)s has revision %(revision)d now.',
-                 {'id': policy.id, 'revision': policy.revision})
         return policy, self.warnings(policy)
 
     @db_api.retried
-    def _write(self, change, content, project_id):
-        with self._db.writer() as session:
+    def _write(self, event, change, content, project_id):
+        with self._journal.writer() as entry:
+            session = entry.session
             policy = change(session)
             for sha256 in content.firmwares:
                 found = firmwares.get(session, project_id, sha256)
@@ -203,18 +221,23 @@ class Authoring:
                             'firmware_unusable',
                             f'Firmware {sha256} does not say where more than '
                             f'one vCPU of an SEV-ES guest start.')
+            entry.record(event, project_id, subject=policy.id,
+                         **_identity(policy))
             return policy
 
     @db_api.retried
     def delete_policy(self, project_id, policy_id):
-        with self._db.writer() as session:
-            policies.delete(session, project_id, policy_id)
-        LOG.info('Policy %s deleted.', policy_id)
+        with self._journal.writer() as entry:
+            policy = policies.get(entry.session, project_id, policy_id)
+            policies.delete(entry.session, project_id, policy_id)
+            entry.record('policy.deleted', project_id, subject=policy_id,
+                         **_identity(policy))
 
     @db_api.retried
     def delete_firmware(self, project_id, sha256):
-        with self._db.writer() as session:
-            firmwares.delete(session, project_id, sha256)
+        with self._journal.writer() as entry:
+            firmwares.delete(entry.session, project_id, sha256)
+            entry.record('firmware.deleted', project_id, subject=sha256)
 
     def warnings(self, policy):
         """What the owner of a policy may not have meant.

@@ -88,6 +88,7 @@ class Engine:
 
     :param conf: ConfigOpts
     :param database: Database
+    :param journal: Journal
     :param store: SecretReader
     :param servers: ServerReader
     :param keys: KeyRepository
@@ -95,10 +96,12 @@ class Engine:
     :param chips: ChipCertificates
     """
 
-    def __init__(self, conf, database, store, servers, keys, anchors, chips):
+    def __init__(self, conf, database, journal, store, servers, keys, anchors,
+                 chips):
         self._expiry = datetime.timedelta(seconds=conf.launches.expiry)
         self._diagnosis_seconds = conf.launches.diagnosis_seconds
         self._db = database
+        self._journal = journal
         self._store = store
         self._servers = servers
         self._keys = keys

@@ -17,6 +17,7 @@ from oslo_log import log as logging
 from nova_sev_attest.keyservice import authoring
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import engine
+from nova_sev_attest.keyservice import journal
 from nova_sev_attest.keyservice import policy
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice import servers
@@ -50,7 +51,10 @@ class Service:
         except sealing.SealingError as exc:
             LOG.warning('No launch will be accepted: %s', exc)
         store = stores.load(conf)
-        self.authoring = authoring.Authoring(self.database, store, anchors)
+        self.journal = journal.Journal(self.database)
+        self.authoring = authoring.Authoring(self.database, self.journal,
+                                             store, anchors)
         self.engine = engine.Engine(
-            conf, self.database, store, servers.ServerReader(conf), keys,
-            anchors, chips.from_conf(conf.trust, anchors))
+            conf, self.database, self.journal, store,
+            servers.ServerReader(conf), keys, anchors,
+            chips.from_conf(conf.trust, anchors))
