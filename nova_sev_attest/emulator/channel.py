@@ -150,3 +150,22 @@ def status(path):
     """
     with contextlib.closing(Channel(path)) as channel:
         return channel.call('status')
+
+
+def hold(path, command, when):
+    """Have the platform hold each command of a name; see :mod:`holds`.
+
+    :param when: 'before' or 'after' it is carried out.
+    :raises PlatformError: nobody answers there, or we are not root.
+    """
+    with contextlib.closing(Channel(path)) as channel:
+        channel.call('hold', held=command, when=when)
+
+
+def let_go(path):
+    """Have the platform hold nothing any more.
+
+    :raises PlatformError: nobody answers there, or we are not root.
+    """
+    with contextlib.closing(Channel(path)) as channel:
+        channel.call('let_go')

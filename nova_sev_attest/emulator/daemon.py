@@ -30,6 +30,7 @@ import threading
 import time
 
 from nova_sev_attest.emulator import channel
+from nova_sev_attest.emulator import holds
 from nova_sev_attest.emulator import launch
 from nova_sev_attest.emulator import platform
 
@@ -235,14 +236,13 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.users = {0, os.geteuid(), *users}
         self._records = collections.deque(maxlen=_HISTORY)
         self._lock = threading.Lock()
+        self.holds = holds.Holds()
         pathlib.Path(path).unlink(missing_ok=True)
         super().__init__(str(path), _Connection)
 
     def verify_request(self, request, client_address):
         """Serve only the users named: the socket's mode is no guard."""
-        credentials = request.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i'))
-        return struct.unpack('3i', credentials)[1] in self.users
+        return _user_of(request) in self.users
 
     def new_guest(self, request):
         """A guest for a connection that starts a launch."""
@@ -268,7 +268,15 @@ class Daemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """All launches, the oldest first."""
         with self._lock:
             records = list(self._records)
-        return {'launches': [record.to_dict() for record in records]}
+        return {'launches': [record.to_dict() for record in records],
+                'held': self.holds.held()}
+
+
+def _user_of(connection):
+    """The number of the user at the other end."""
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i'))
+    return struct.unpack('3i', credentials)[1]
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -282,7 +290,8 @@ class _Connection(socketserver.BaseRequestHandler):
                 request, descriptors = received
                 try:
                     reply = {'result': self._answer(request, descriptors)}
-                except (launch.CommandError, RequestError) as error:
+                except (launch.CommandError, RequestError,
+                        holds.HoldError) as error:
                     reply = {'error': str(error)}
                 except Exception:
                     LOG.exception('a command failed')
@@ -304,11 +313,26 @@ class _Connection(socketserver.BaseRequestHandler):
             return self.server.capabilities()
         if name == 'status':
             return self.server.status()
+        if name in ('hold', 'let_go'):
+            return self._hold(name, request)
         if name == 'start' and self.guest is None:
             self.guest = self.server.new_guest(request)
         if self.guest is None:
             raise RequestError(f'{name!r:.40} before start')
-        return self.guest.command(name, request, descriptors)
+        domain_uuid = self.guest.record.uuid
+        self.server.holds.pass_by(name, 'before', domain_uuid)
+        result = self.guest.command(name, request, descriptors)
+        self.server.holds.pass_by(name, 'after', domain_uuid)
+        return result
+
+    def _hold(self, name, request):
+        if _user_of(self.request) not in (0, os.geteuid()):
+            raise RequestError('only root may have commands held')
+        if name == 'hold':
+            self.server.holds.hold(request.get('held'), request.get('when'))
+        else:
+            self.server.holds.let_go()
+        return {}
 
 
 def serve(path, keys, chip='chip0', group=None):

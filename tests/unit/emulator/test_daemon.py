@@ -15,12 +15,14 @@ import hashlib
 import os
 import socket
 import struct
+import threading
 import time
 
 import pytest
 
 from nova_sev_attest.emulator import channel
 from nova_sev_attest.emulator import daemon
+from nova_sev_attest.emulator import holds
 from nova_sev_attest.emulator import launch
 
 _MEMORY = 16 << 20
@@ -297,3 +299,61 @@ def test_without_encrypted_state_no_registers_are_measured(connect, started):
         started.call('update_vmsa', page=_encode(bytes(4096)))
     record, = _status(connect)
     assert record['vcpus'] == 0
+
+
+def _told_of(connect):
+    return connect().call('status')
+
+
+@pytest.mark.parametrize('when, ran', [('before', False), ('after', True)])
+def test_a_command_is_held_until_it_is_let_go(connect, started, server,
+                                              when, ran):
+    started.call('measure')
+    channel.hold(server.server_address, 'finish', when)
+    # Another command is not.
+    assert started.call('query')['state'] == 'launch-secret'
+    answers = []
+    guest = threading.Thread(
+        target=lambda: answers.append(started.call('finish')))
+    guest.start()
+    _wait(lambda: _told_of(connect)['held'] == ['a-uuid'])
+    assert answers == []
+    assert _status(connect)[0]['instructions_run'] is ran
+    channel.let_go(server.server_address)
+    guest.join(5)
+    assert answers == [{}] and _told_of(connect)['held'] == []
+    assert _status(connect)[0]['instructions_run']
+    assert started.call('finish') == {}
+
+
+def test_another_hold_lets_the_one_before_go(connect, started, server):
+    channel.hold(server.server_address, 'measure', 'before')
+    guest = threading.Thread(target=started.call, args=('measure',))
+    guest.start()
+    _wait(lambda: _told_of(connect)['held'])
+    channel.hold(server.server_address, 'secret', 'before')
+    guest.join(5)
+    assert not guest.is_alive()
+
+
+def test_a_hold_ends_by_itself(started, server, monkeypatch):
+    monkeypatch.setattr(holds, '_LONGEST_SECONDS', 0.01)
+    channel.hold(server.server_address, 'measure', 'before')
+    assert started.call('measure')['measurement']
+
+
+@pytest.mark.parametrize('held, when', [
+    (7, 'before'), ('finish', 'during'), ('finish', None)])
+def test_a_hold_that_makes_no_sense_is_refused(connect, held, when):
+    with pytest.raises(channel.PlatformError, match='expected a command'):
+        connect().call('hold', held=held, when=when)
+
+
+def test_only_root_may_have_commands_held(connect, monkeypatch):
+    guest = connect()
+    assert guest.call('status')['held'] == []
+    monkeypatch.setattr(daemon.os, 'geteuid', lambda: 12345)
+    monkeypatch.setattr(daemon, '_user_of', lambda connection: 64055)
+    for command in ('hold', 'let_go'):
+        with pytest.raises(channel.PlatformError, match='only root'):
+            guest.call(command, held='finish', when='before')
