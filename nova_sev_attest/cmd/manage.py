@@ -22,6 +22,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from sqlalchemy import exc as sa_exc
 
+from nova_sev_attest.cmd import sealing_key
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice.db import migration
@@ -48,20 +49,6 @@ def _db_check(conf, args):
     print(f'The database is at revision {found or "none"}, this release '
           f'needs {migration.head()}: run "nova-sev-attest-manage db sync".')
     return 1
-
-
-def _key_create(conf, args):
-    repository = sealing.KeyRepository(conf.sealing.key_repository)
-    print(f'Sealing key {repository.create()} made in {repository.path}; it '
-          f'seals from now on. Copy it to the other nodes of the service.')
-    return 0
-
-
-def _key_list(conf, args):
-    ids = sealing.KeyRepository(conf.sealing.key_repository).ids()
-    for key_id in ids:
-        print(key_id, 'seals and opens' if key_id == ids[-1] else 'opens')
-    return 0
 
 
 def _launch_expire(conf, args):
@@ -118,8 +105,14 @@ _COMMANDS = {
         'check': ('Tell whether the tables are up to date.', _db_check),
     }),
     'sealing-key': ('Keys that seal the transport keys of open launches', {
-        'create': ('Make a new key, which seals from now on.', _key_create),
-        'list': ('List the ids of the keys.', _key_list),
+        'create': ('Make the first key, and a staged one that will seal '
+                   'next.', sealing_key.create),
+        'rotate': ('Let the staged key seal from now on, and stage a new '
+                   'one.', sealing_key.rotate),
+        'list': ('List the keys: which seals, which only open.',
+                 sealing_key.show),
+        'purge': ('Delete old keys; refuses those that a launch may still '
+                  'need.', sealing_key.purge),
     }),
     'amd-root': ('AMD\'s ASK and ARK certificates', {
         'fetch': ('Get them from AMD into [trust] amd_certificates; what '
@@ -156,6 +149,8 @@ def _parser():
                     'generations', nargs='*', type=_generation,
                     metavar='GENERATION',
                     help=f'{", ".join(roots.GENERATIONS)}; default: all')
+            if function is sealing_key.purge:
+                sealing_key.add_purge_arguments(found)
             if function is _launch_purge:
                 found.add_argument(
                     '--days', type=_days, required=True,

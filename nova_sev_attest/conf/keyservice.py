@@ -63,9 +63,9 @@ SEALING_OPTS = [
         default='/etc/nova-sev-attest/sealing-keys',
         help='Directory of the keys that seal the transport keys of open '
              'launches in the database. Keep it outside the database and '
-             'its backups. There is no default key: make one with '
-             '"nova-sev-attest-manage sealing-key create"; no launch is '
-             'accepted without.'),
+             'its backups. Mode 0700, its files 0600. There is no default '
+             'key: make one with "nova-sev-attest-manage sealing-key '
+             'create"; no launch is accepted without.'),
 ]
 
 SECRET_STORE_OPTS = [
@@ -174,6 +174,11 @@ def register_opts(conf):
                          group=group)
         conf.set_default('timeout', 10, group=group)
     policy_opts.set_defaults(conf, 'policy.yaml')
+
+
+def longest_launch(conf):
+    """Seconds that a launch can be open at most."""
+    return conf.launches.expiry
 
 
 def load(args=(), config_files=None):

@@ -304,6 +304,13 @@ def run(session, launch_id):
                         models.Launch.status == RELEASED, status=RUNNING))
 
 
+def sealing_keys_in_use(session):
+    """Ids of the sealing keys that launches still need, as a set."""
+    return set(session.scalars(
+        sa.select(models.Launch.sealing_key_id).distinct().where(
+            models.Launch.sealing_key_id.is_not(None))))
+
+
 def purge(session, before):
     """Delete the records of launches that are over.
 

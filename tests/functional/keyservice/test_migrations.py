@@ -39,8 +39,7 @@ def test_migrations_make_the_models(database_url):
 
 def test_manage_command(database_url, tmp_path, capsys):
     config = tmp_path / 'nova-sev-attest.conf'
-    config.write_text(f'[database]\nconnection = {database_url}\n'
-                      f'[sealing]\nkey_repository = {tmp_path}/keys\n')
+    config.write_text(f'[database]\nconnection = {database_url}\n')
 
     def run(*command):
         status = manage.main(['--config-file', str(config), *command])
@@ -57,10 +56,6 @@ def test_manage_command(database_url, tmp_path, capsys):
     assert status == 0 and output.out == '0 launches expired.\n'
     status, output = run('launch', 'purge', '--days', '30')
     assert status == 0 and 'of 0 launches' in output.out
-    assert run('sealing-key', 'list') == (0, ('', ''))
-    assert run('sealing-key', 'create')[0] == 0
-    status, output = run('sealing-key', 'list')
-    assert status == 0 and output.out.endswith(' seals and opens\n')
 
 
 def test_upgrade_keeps_launches(database_url):
