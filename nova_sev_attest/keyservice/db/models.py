@@ -35,6 +35,8 @@ ProjectId = sa.String(64)
 Sha256 = sa.LargeBinary(32).with_variant(mysql.BINARY(32), 'mysql', 'mariadb')
 Time = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql', 'mariadb')
 Blob = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), 'mysql', 'mariadb')
+# 2026-11-24T03:43:00.000000Z
+AuditTime = sa.String(27)
 LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), 'mysql', 'mariadb')
 
 
@@ -220,3 +222,50 @@ class Launch(Base):
     reason_detail = sa.Column(sa.Text)
     # What only the owner may see of the reason, as JSON.
     reason_owner = sa.Column(LongText)
+
+
+class AuditRecord(Base):
+    """One thing that was decided; never changed. See audit/chain.py.
+
+    All columns go into the hash as they are, so that times are text here.
+    """
+
+    __tablename__ = 'audit_records'
+    __table_args__ = (
+        sa.Index('audit_records_subject_idx', 'subject'), _TABLE)
+
+    project_id = sa.Column(ProjectId, primary_key=True)
+    sequence = sa.Column(sa.BigInteger, primary_key=True,
+                         autoincrement=False)
+    at = sa.Column(AuditTime, nullable=False)
+    event = sa.Column(sa.String(64), nullable=False)
+    subject = sa.Column(sa.String(255), nullable=False)
+    actor = sa.Column(sa.String(255))
+    request_id = sa.Column(sa.String(255))
+    details = sa.Column(LongText, nullable=False)
+    hash = sa.Column(Sha256, nullable=False)
+
+
+class _AuditPoint:
+    """A place in a project's chain, signed where there is a key."""
+
+    __table_args__ = (_TABLE,)
+
+    project_id = sa.Column(ProjectId, primary_key=True)
+    sequence = sa.Column(sa.BigInteger, nullable=False)
+    at = sa.Column(AuditTime, nullable=False)
+    hash = sa.Column(Sha256, nullable=False)
+    key_id = sa.Column(sa.String(32))
+    signature = sa.Column(sa.String(86))
+
+
+class AuditHead(_AuditPoint, Base):
+    """The last record of a project's chain."""
+
+    __tablename__ = 'audit_heads'
+
+
+class AuditCheckpoint(_AuditPoint, Base):
+    """The last record that was purged of a project's chain."""
+
+    __tablename__ = 'audit_checkpoints'
