@@ -17,6 +17,7 @@ from oslo_log import log as logging
 from nova_sev_attest.keyservice import authoring
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import engine
+from nova_sev_attest.keyservice.engine import parts
 from nova_sev_attest.keyservice import journal
 from nova_sev_attest.keyservice import policy
 from nova_sev_attest.keyservice import sealing
@@ -54,7 +55,7 @@ class Service:
         self.journal = journal.Journal(self.database)
         self.authoring = authoring.Authoring(self.database, self.journal,
                                              store, anchors)
-        self.engine = engine.Engine(
-            conf, self.database, self.journal, store,
-            servers.ServerReader(conf), keys, anchors,
-            chips.from_conf(conf.trust, anchors))
+        self.engine = engine.Engine(parts.Parts(
+            conf=conf, database=self.database, journal=self.journal,
+            store=store, servers=servers.ServerReader(conf), keys=keys,
+            anchors=anchors, chips=chips.from_conf(conf.trust, anchors)))

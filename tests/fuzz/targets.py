@@ -29,7 +29,7 @@ import uuid
 
 from nova_sev_attest.emulator import firmware as emulated_firmware
 from nova_sev_attest.emulator import launch as emulated_launch
-from nova_sev_attest.keyservice import engine
+from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors as service_errors
 from nova_sev_attest.keyservice.schemas import document
 from nova_sev_attest.keyservice.schemas import launches as schemas
@@ -270,7 +270,7 @@ def evidence_json(data):
     """The body of a PUT of evidence, as far as its parsing goes."""
     body = document.parse_json(data)
     schemas.EVIDENCE.check_body(body)
-    engine._parse_evidence(body['evidence'])
+    requests.parse_evidence(body['evidence'])
 
 
 def _launch_bodies():
@@ -289,5 +289,5 @@ def launch_json(data):
     schemas.CREATE.check_body(body)
     platform = body['launch']['platform']
     chain.PlatformCertificates.from_libvirt(
-        *(engine._decode(platform[name], 'platform_malformed', name)
+        *(requests.decode(platform[name], 'platform_malformed', name)
           for name in ('pdh', 'cert_chain')))

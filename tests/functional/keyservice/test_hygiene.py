@@ -157,7 +157,8 @@ def test_what_is_sealed_are_the_keys(keyservice):
         row = session.get(models.Launch, host.id)
         bound_to = sealing.associated_data(row.id, row.server_id,
                                            row.project_id)
-        opened = keyservice.engine._keys.open(
+        opened = sealing.KeyRepository(
+            keyservice.conf.sealing.key_repository).open(
             row.sealing_key_id, row.sealed_keys, bound_to)
         assert row.token_hash == hashlib.sha256(
             host.token.encode()).digest()

@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What requests about launches say, and what is answered when it came before.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.launch import errors as launch_errors
+from nova_sev_attest.launch import measurement
+
+
+def fingerprint(value):
+    """SHA-256 over the canonical form of what a request says."""
+    return hashlib.sha256(json.dumps(
+        value, sort_keys=True, separators=(',', ':')).encode()).digest()
+
+
+def hash_token(token):
+    """SHA-256 of a launch token, the only form that is stored."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def decode(text, word, what):
+    """Decode base64.
+
+    :param word: code of the error when it is none
+    :param what: the name of the value
+    :raises BadRequest: it is not base64
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as exc:
+        raise errors.BadRequest(
+            word, f'The {what} is not base64: {exc}.') from None
+
+
+def parse_evidence(evidence):
+    """The launch core's Evidence from that of a request.
+
+    :raises BadRequest: it is malformed
+    """
+    try:
+        return measurement.Evidence.parse(
+            decode(evidence['measurement'], 'evidence_malformed',
+                   'measurement'),
+            int(evidence['api_major']), int(evidence['api_minor']),
+            int(evidence['build_id']))
+    except launch_errors.FormatError as exc:
+        raise errors.BadRequest('evidence_malformed', str(exc)) from exc
+
+
+def denied(launch):
+    """The answer that a denied launch got when it was denied."""
+    return errors.Denied(launch.reason_code.removeprefix('attestation.'),
+                         launch.reason_detail)
+
+
+def closed(launch):
+    """The error for whoever goes on with a launch that is closed."""
+    if launch.status == launches.EXPIRED:
+        return errors.Conflict('launch_expired', launch.reason_detail)
+    return errors.Conflict(
+        'launch_closed',
+        f'The launch is {launch.status}: {launch.reason_detail}')
+
+
+def again(launch, fingerprint):
+    """What evidence gets whose launch is not open any more.
+
+    :returns: Launch
+    :raises ServiceError: as when the evidence came first
+    """
+    bound = launch.evidence_fingerprint
+    if bound is not None and not hmac.compare_digest(bound, fingerprint):
+        raise errors.Conflict(
+            'evidence_conflict',
+            'Other evidence came for this launch before; the first counts.')
+    if launch.status == launches.DENIED and bound is not None:
+        raise denied(launch)
+    if launch.verdict is None:
+        raise closed(launch)
+    return launch
