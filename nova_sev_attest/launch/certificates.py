@@ -20,7 +20,8 @@ little-endian, those of hundreds of bits included.
 
 Parsing accepts exactly one encoding of each certificate: reserved and unused
 bytes must be zero, so that ``parse(data).to_bytes() == data`` and no byte of
-an accepted certificate can be changed unnoticed.
+an accepted certificate can be changed unnoticed. The one exception is
+:meth:`SevCertificate.parse_exchange`, for what other owners' tools make.
 """
 
 import dataclasses
@@ -44,6 +45,7 @@ _COMPONENT_SIZE = 72  # one EC coordinate, or R, or S
 
 _HEADER = struct.Struct('<IBBHII')
 _EC_KEY = struct.Struct('<I72s72s880s')
+_KEY_END = 0x10 + 4 + 2 * _COMPONENT_SIZE  # of an elliptic-curve key
 _SIGNATURE = struct.Struct('<II512s')
 
 _AMD_HEADER = struct.Struct('<I16s16sI16sII')
@@ -278,6 +280,43 @@ class SevCertificate:
         return cls(1, 0, 0, Usage.PDH, Algorithm.ECDH_SHA256,
                    ec.SECP384R1, numbers.x, numbers.y,
                    (EMPTY_SIGNATURE, EMPTY_SIGNATURE))
+
+    @classmethod
+    def parse_exchange(cls, data):
+        """Parse a GODH certificate that another tool made.
+
+        The 880 bytes behind the key, room that an RSA key would take, are
+        not looked at and read as zeros: virtee's library, which sevctl is
+        made of, never writes them, so that they hold whatever its memory
+        held. The platform's firmware does not look at them either, and no
+        one verifies a signature over them. All else is as strict as in
+        :meth:`parse`. A signature by any key is let be: AMD's sev-tool signs
+        with the key itself, and the firmware does not check that.
+
+        :param data: exactly 2084 bytes.
+        :returns: SevCertificate of usage PDH with a key for ECDH on P-384;
+            its ``to_bytes()`` has zeros in that room.
+        :raises CertificateMalformed: anything else.
+        """
+        data = bytes(data)
+        if len(data) == SEV_CERTIFICATE_SIZE:
+            data = (data[:_KEY_END] + bytes(_SIGNED_SIZE - _KEY_END) +
+                    data[_SIGNED_SIZE:])
+        parsed = cls.parse(data)
+        if parsed.usage is not Usage.PDH:
+            raise errors.CertificateMalformed(
+                f'the usage of a GODH certificate is PDH, this has '
+                f'{parsed.usage.name}; upload the guest owner\'s own, such '
+                f'as sevctl\'s vm_godh.b64')
+        if parsed.algorithm is not Algorithm.ECDH_SHA256:
+            raise errors.CertificateMalformed(
+                f'the key of a GODH certificate is for ECDH_SHA256, this is '
+                f'for {parsed.algorithm.name}')
+        if parsed.curve is not ec.SECP384R1:
+            raise errors.CertificateMalformed(
+                f'the key of a GODH certificate is on P-384, this is on '
+                f'{parsed.curve.name}')
+        return parsed
 
     def signed_bytes(self):
         """The 0x414 bytes that both signatures cover."""

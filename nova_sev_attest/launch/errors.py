@@ -131,7 +131,7 @@ class SecretTooLarge(LaunchError):
     def __init__(self, size, limit):
         super().__init__(
             f'the secret table needs {size} bytes and the guest has room for '
-            f'{limit}; name fewer or smaller secrets in the policy')
+            f'{limit}; give it fewer or smaller secrets')
         self.size = size
         self.limit = limit
 

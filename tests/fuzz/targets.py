@@ -40,6 +40,7 @@ from nova_sev_attest.launch import errors
 from nova_sev_attest.launch import firmware
 from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
+from nova_sev_attest.launch import owner
 from nova_sev_attest.launch import policy as launch_policy
 from nova_sev_attest.launch import secret
 from tests.unit.launch import platforms
@@ -207,6 +208,28 @@ def session(data):
     made, = TARGETS['session'].seeds()
     assert data[:4] == made[:4] and data[12:168] == made[12:168]
     assert data[4 + _CERTIFICATE:] == made[4 + _CERTIFICATE:]
+
+
+@target(lambda: [data[4:] for data in _sessions()],
+        largest=_CERTIFICATE + 129)
+def owner_session(data):
+    """GODH certificate and session of an owner who keeps the keys.
+
+    What is accepted is as it came, but for the room behind the key.
+    """
+    read = owner.read_session(data[:_CERTIFICATE], data[_CERTIFICATE:])
+    again = owner.read_session(read.godh_certificate, read.session)
+    assert again == read and read.session == data[_CERTIFICATE:]
+    assert read.godh_certificate[:164] == data[:164]
+    assert read.godh_certificate[0x414:] == data[0x414:_CERTIFICATE]
+
+
+@target(lambda: [bytes(4) + bytes(range(1, 49)) + bytes(64)],
+        largest=52 + 16384 + 16)
+def owner_secret(data):
+    """Header and data of an owner's packed secret."""
+    packet = owner.read_secret(data[:52], data[52:], owner.area_at(0x810000))
+    assert packet.header + packet.data == data
 
 
 @functools.cache
