@@ -57,5 +57,9 @@ class ServiceUnavailable(ClientError):
     """No usable answer in the time and number of attempts allowed."""
 
 
+class OwnerTimeout(ServiceUnavailable):
+    """The launch waits for its owner, who did not act in time."""
+
+
 class InvalidResponse(ServiceUnavailable):
     """An answer came, but not one that the REST API allows."""

@@ -14,12 +14,23 @@
 
 import dataclasses
 
+from oslo_log import log as logging
+
 from nova_sev_attest.client import answers
+from nova_sev_attest.client import deadline as deadlines
 from nova_sev_attest.client import exceptions
+
+LOG = logging.getLogger(__name__)
 
 TOKEN_HEADER = 'X-Attestation-Launch-Token'
 MAX_ANSWER = 128 * 1024
 MAX_REASON = 255
+
+_STILL_WAITING = 202
+# Of one request of a wait, in seconds: what the service is asked for, and how
+# soon the next one may follow.
+_LONGEST_WAIT = 25
+_SHORTEST_WAIT = 1.0
 
 # The SEV API, sections "LAUNCH_START" and "LAUNCH_SECRET": a GODH
 # certificate is 2084 bytes, a session 128, a packet's header 52; a packet's
@@ -112,8 +123,10 @@ class Launches:
         self._rest = rest
 
     def create(self, identity, server_id, host, technology, platform,
-               deadline=None):
+               deadline=None, waiting=None):
         """Open a launch and get its session.
+
+        Where the owner makes the session, this waits for it.
 
         :param identity: LaunchIdentity
         :param server_id: UUID of the server
@@ -122,9 +135,13 @@ class Launches:
         :param platform: the platform's certificates by name, as bytes
             ('pdh', 'cert_chain' and, if known, 'cpu0_id' for SEV)
         :param deadline: Deadline
+        :param waiting: called once with the seconds that the owner has,
+            before the wait for the owner begins; returns the Deadline of the
+            wait, or None for the one that there is, or raises
         :returns: SevSession
         :raises AttestationDenied: no launch for this server on this platform
         :raises RequestRefused: the request was wrong, or conflicts
+        :raises OwnerTimeout: the owner made no session in time
         :raises ServiceUnavailable: no usable answer in time
         """
         launch = answers.member(self._put(identity, '', {'launch': {
@@ -133,30 +150,34 @@ class Launches:
             'technology': technology,
             'platform': {name: answers.encode(data)
                          for name, data in platform.items()},
-        }}, deadline), 'launch', dict)
+        }}, deadline, waiting), 'launch', dict)
         self._check_answers_to(launch, identity)
         return _SESSIONS[technology](answers.member(launch, 'session', dict))
 
     def send_evidence(self, identity, technology, evidence, claims,
-                      deadline=None):
+                      deadline=None, waiting=None):
         """Send a launch's measurement and get the release.
+
+        Where the owner releases or approves, this waits for it.
 
         :param evidence: the technology's evidence, bytes and integers by
             name
         :param claims: what the host says that it launched; explains a
             denial and never accepts
+        :param waiting: as for create()
         :returns: SevRelease, None where the policy has no secrets
         :raises AttestationDenied: the evidence does not verify; the launch
             is closed
         :raises RequestRefused: the launch expired, is closed, or got other
             evidence before
+        :raises OwnerTimeout: the owner did not decide in time
         :raises ServiceUnavailable: no usable answer in time
         """
         body = {'evidence': {'technology': technology}, 'claims': claims}
         for name, value in evidence.items():
             body['evidence'][name] = (answers.encode(value)
                                       if isinstance(value, bytes) else value)
-        answer = self._put(identity, '/evidence', body, deadline)
+        answer = self._put(identity, '/evidence', body, deadline, waiting)
         self._check_answers_to(answers.member(answer, 'launch', dict),
                                identity)
         if 'release' in answer and answer['release'] is None:
@@ -188,12 +209,49 @@ class Launches:
             'server_id': server_id, 'status': status, 'limit': limit,
             'marker': marker}, deadline)
 
-    def _put(self, identity, below, body, deadline):
+    def _put(self, identity, below, body, deadline, waiting=None):
+        """The body of the final answer, after any wait for the owner."""
+        if deadline is None:
+            deadline = deadlines.Deadline(self._rest.attempts.total_timeout)
+        answer = self._put_once(identity, below, body, deadline)
+        if answer.status != _STILL_WAITING:
+            return answer.body
+        expires_in = self._expires_in(answer, identity)
+        if waiting is not None:
+            deadline = waiting(expires_in) or deadline
+        LOG.info('Launch %(id)s waits for its owner, for %(seconds)d s at '
+                 'most.', {'id': identity.id, 'seconds': min(
+                     expires_in, deadline.remaining())})
+        # The last second is for the answer.
+        while (left := deadline.remaining()) > _SHORTEST_WAIT:
+            asked = deadlines.Deadline(_SHORTEST_WAIT)
+            answer = self._put_once(
+                identity, below, body, deadline,
+                wait=max(1, int(min(_LONGEST_WAIT, left - _SHORTEST_WAIT))))
+            if answer.status != _STILL_WAITING:
+                return answer.body
+            self._expires_in(answer, identity)
+            # A service that does not wait is not asked all the time.
+            self._rest.attempts.sleep(asked.remaining())
+        raise exceptions.OwnerTimeout(
+            f'The launch waits for its owner, who did not act within '
+            f'{deadline.seconds:g} s.', request_id=answer.request_id)
+
+    def _expires_in(self, answer, identity):
+        """Seconds that a launch that waits has left, by the service's clock.
+
+        :raises InvalidResponse: the answer is not about this launch
+        """
+        launch = answers.member(answer.body, 'launch', dict)
+        self._check_answers_to(launch, identity)
+        return answers.integer(launch, 'expires_in', 0, 2 ** 31)
+
+    def _put_once(self, identity, below, body, deadline, wait=None):
         try:
             return self._rest.request(
                 'PUT', f'/v1/launches/{identity.id}{below}', json=body,
                 headers={TOKEN_HEADER: identity.token}, deadline=deadline,
-                max_answer=MAX_ANSWER).body
+                max_answer=MAX_ANSWER, wait=wait)
         except exceptions.RequestRefused as refusal:
             if refusal.status != 403:
                 raise

@@ -12,12 +12,6 @@
 
 """HTTP requests to the key service, bounded in time, size and number."""
 
-import dataclasses
-import email.utils
-import json as jsonlib
-import random
-import re
-import time
 import urllib.parse
 
 from keystoneauth1 import exceptions as ksa_exceptions
@@ -25,41 +19,15 @@ from oslo_log import log as logging
 import urllib3.exceptions
 
 from nova_sev_attest.client import answers
-from nova_sev_attest.client import deadline as deadlines
+from nova_sev_attest.client import attempts
 from nova_sev_attest.client import exceptions
+from nova_sev_attest.client import replies
 
 LOG = logging.getLogger(__name__)
 
 MAX_ANSWER = 4 * 1024 * 1024
-MAX_DETAIL = 500
-MAX_DELAY = 8.0
 _CHUNK = 64 * 1024
-_REQUEST_ID = re.compile(r'[A-Za-z0-9_.-]{1,64}')
-_CODE = re.compile(r'(?=.{1,100}\Z)[a-z0-9_]+(\.[a-z0-9_]+)*')
 _IDEMPOTENT = frozenset(['GET', 'PUT', 'DELETE'])
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """A successful answer.
-
-    :ivar body: the decoded JSON, None for an empty body
-    """
-
-    status: int
-    headers: dict
-    body: object
-    request_id: str | None
-
-
-class _Retriable(Exception):
-    """One attempt failed in a way that another may not."""
-
-    def __init__(self, reason, request_id=None, retry_after=0.0):
-        self.reason = reason
-        self.request_id = request_id
-        self.retry_after = retry_after
-        super().__init__(reason)
 
 
 class RestClient:
@@ -73,24 +41,18 @@ class RestClient:
         attestation; its endpoint is the unversioned one
     :param timeout: seconds that connecting, or any one silence of the
         service, may last
-    :param total_timeout: seconds that one call may take with its
-        repetitions, where the caller gives no deadline
-    :param max_retries: repetitions after a connection error or a 5xx
-    :param retry_delay: seconds before the first repetition, then doubled
-    :param sleep: for tests
+    :param policy: what Attempts takes: total_timeout, max_retries,
+        retry_delay, sleep
     """
 
-    def __init__(self, adapter, timeout=10.0, total_timeout=60.0,
-                 max_retries=4, retry_delay=0.5, sleep=time.sleep):
+    def __init__(self, adapter, timeout=10.0, **policy):
         self._adapter = adapter
         self._timeout = timeout
-        self._total_timeout = total_timeout
-        self._max_retries = max_retries
-        self._retry_delay = retry_delay
-        self._sleep = sleep
+        self.attempts = attempts.Attempts(**policy)
 
     def request(self, method, path, json=None, data=None, headers=None,
-                params=None, deadline=None, max_answer=MAX_ANSWER):
+                params=None, deadline=None, max_answer=MAX_ANSWER,
+                wait=None):
         """Make one request, repeated where that is safe and may help.
 
         Only methods that are idempotent are repeated, only after connection
@@ -104,32 +66,25 @@ class RestClient:
         :param headers: further headers; never logged
         :param deadline: Deadline of the caller's whole operation
         :param max_answer: largest answer taken, in bytes
-        :returns: Answer
+        :param wait: seconds that the service may wait for news before it
+            answers (RFC 7240); failures are then borne until the deadline
+        :returns: replies.Answer
         :raises RequestRefused: the service answered 4xx
         :raises ServiceUnavailable: no usable answer in time
         :raises InvalidResponse: an answer that is none of the API's
         """
-        if deadline is None:
-            deadline = deadlines.Deadline(self._total_timeout)
-        retries = self._max_retries if method in _IDEMPOTENT else 0
-        failure = _Retriable('no time was left to ask it')
-        attempt = 0
-        while not deadline.has_passed():
-            try:
-                return self._attempt(method, path, json, data, headers,
-                                     params, deadline, max_answer)
-            except _Retriable as error:
-                failure = error
-            delay = self._delay(attempt, failure.retry_after)
-            attempt += 1
-            if attempt > retries or delay >= deadline.remaining():
-                break
-            LOG.info('Key service: trying again in %.1f s.', delay)
-            self._sleep(delay)
-        raise exceptions.ServiceUnavailable(
-            f'The key service gave no answer within {deadline.seconds:g} s '
-            f'and {attempt} attempt(s): {failure.reason}. Try again later.',
-            request_id=failure.request_id)
+        sent = {'Accept': 'application/json', 'Accept-Encoding': 'identity'}
+        sent.update(headers or {})
+        if wait is not None:
+            sent['Prefer'] = f'wait={wait}'
+        kwargs = {'headers': sent, 'json': json, 'data': data,
+                  'params': params}
+        kwargs = {name: value for name, value in kwargs.items()
+                  if value is not None}
+        return self.attempts.run(
+            lambda limit: self._attempt(method, path, limit, max_answer,
+                                        wait or 0, kwargs),
+            deadline, repeat=method in _IDEMPOTENT, patient=wait is not None)
 
     def page(self, path, collection, filters, deadline=None):
         """One page of a collection.
@@ -156,34 +111,19 @@ class RestClient:
                 f'The key service answered "{collection}_links" without a '
                 f'marker.', request_id=answer.request_id) from None
 
-    def _delay(self, attempt, retry_after):
-        """Seconds to wait after failed attempt number `attempt` (from 0)."""
-        backoff = min(MAX_DELAY, self._retry_delay * 2 ** attempt)
-        # Hosts that failed together should not come back together.
-        return max(backoff * random.uniform(0.5, 1.0), retry_after)
-
-    def _attempt(self, method, path, json, data, headers, params, deadline,
-                 max_answer):
-        sent = {'Accept': 'application/json', 'Accept-Encoding': 'identity'}
-        sent.update(headers or {})
-        kwargs = {'headers': sent, 'stream': True,
-                  'timeout': min(self._timeout, deadline.remaining())}
-        if json is not None:
-            kwargs['json'] = json
-        if data is not None:
-            kwargs['data'] = data
-        if params is not None:
-            kwargs['params'] = params
+    def _attempt(self, method, path, deadline, max_answer, wait, kwargs):
+        timeout = min(self._timeout + wait, deadline.remaining())
         try:
             response = self._adapter.request(
                 path, method, raise_exc=False, log=False, redirect=False,
-                connect_retries=0, status_code_retries=0, **kwargs)
+                connect_retries=0, status_code_retries=0, stream=True,
+                timeout=timeout, **kwargs)
         except ksa_exceptions.ConnectTimeout as error:
             self._log_failure(method, path, error)
-            raise _Retriable('it was silent too long') from None
+            raise attempts.Retriable('it was silent too long') from None
         except ksa_exceptions.RetriableConnectionFailure as error:
             self._log_failure(method, path, error)
-            raise _Retriable('it cannot be reached') from None
+            raise attempts.Retriable('it cannot be reached') from None
         except ksa_exceptions.EndpointNotFound:
             raise exceptions.ServiceUnavailable(
                 'The key service has no endpoint in the catalog: create one '
@@ -208,51 +148,20 @@ class RestClient:
         # reach users.
         LOG.warning('Key service: %(method)s %(path)s failed: %(error)s',
                     {'method': method, 'path': path,
-                     'error': _clean(str(error)) or type(error).__name__})
+                     'error': (replies.clean(str(error))
+                               or type(error).__name__)})
 
     def _read(self, method, path, response, deadline, max_answer):
-        status = response.status_code
-        request_id = _request_id(response)
+        request_id = replies.request_id_of(response.headers)
         LOG.debug('Key service: %(method)s %(path)s answered %(status)s '
                   '(%(request_id)s).',
-                  {'method': method, 'path': path, 'status': status,
+                  {'method': method, 'path': path,
+                   'status': response.status_code,
                    'request_id': request_id})
-        if status >= 500:
-            code, detail = self._error(response, deadline, max_answer)
-            reason = f'HTTP {status} {code} {detail}'.strip().rstrip('.')
-            self._log_failure(method, path, reason)
-            raise _Retriable(reason, request_id=request_id,
-                             retry_after=_retry_after(response))
-        if 400 <= status:
-            code, detail = self._error(response, deadline, max_answer)
-            raise exceptions.RequestRefused(status, code, detail,
-                                            request_id=request_id)
-        if not 200 <= status < 300:
-            raise exceptions.InvalidResponse(
-                f'The key service answered HTTP {status}, which its API '
-                f'never does; check the endpoint.', request_id=request_id)
-        body = _body(response, deadline, max_answer, request_id)
-        return Answer(status, response.headers,
-                      _json(body, request_id) if body else None, request_id)
-
-    @staticmethod
-    def _error(response, deadline, max_answer):
-        """The code and detail of an error document, '' where absent.
-
-        The status alone decides what happens, so a document that cannot be
-        read takes nothing from the error but its words.
-        """
-        try:
-            document = _json(_body(response, deadline, max_answer, None),
-                             None)
-            error = document['errors'][0]
-            code, detail = error.get('code'), error.get('detail')
-        except (exceptions.InvalidResponse, _Retriable, KeyError, IndexError,
-                TypeError, AttributeError):
-            return '', ''
-        if not isinstance(code, str) or not _CODE.fullmatch(code):
-            code = ''
-        return code, _clean(detail) if isinstance(detail, str) else ''
+        return replies.interpret(
+            response.status_code, response.headers,
+            lambda: _body(response, deadline, max_answer, request_id),
+            lambda reason: self._log_failure(method, path, reason))
 
 
 def _body(response, deadline, max_answer, request_id):
@@ -271,9 +180,9 @@ def _body(response, deadline, max_answer, request_id):
             chunk = response.raw.read1(_CHUNK)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             LOG.warning('Key service: an answer broke off: %s',
-                        _clean(str(error)))
-            raise _Retriable('its answer broke off',
-                             request_id=request_id) from None
+                        replies.clean(str(error)))
+            raise attempts.Retriable('its answer broke off',
+                                     request_id=request_id) from None
         if not chunk:
             return b''.join(chunks)
         size += len(chunk)
@@ -283,40 +192,6 @@ def _body(response, deadline, max_answer, request_id):
                 f'bytes.', request_id=request_id)
         chunks.append(chunk)
         if deadline.has_passed():
-            raise _Retriable(f'its answer was not complete after '
-                             f'{deadline.seconds:g} s',
-                             request_id=request_id)
-
-
-def _json(body, request_id):
-    try:
-        return jsonlib.loads(body)
-    except (ValueError, RecursionError):
-        raise exceptions.InvalidResponse(
-            'The key service\'s answer is not JSON; check that the endpoint '
-            'is the key service\'s.', request_id=request_id) from None
-
-
-def _request_id(response):
-    value = response.headers.get('X-Openstack-Request-Id', '')
-    return value if _REQUEST_ID.fullmatch(value) else None
-
-
-def _retry_after(response):
-    """Seconds of a Retry-After header (RFC 9110 10.2.3), else 0.0."""
-    value = response.headers.get('Retry-After', '').strip()
-    if re.fullmatch(r'[0-9]{1,9}', value):
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-        return max(0.0, moment.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-
-
-def _clean(text):
-    """Text of another's as one printable line of bounded length."""
-    line = ' '.join(''.join(
-        char if char.isprintable() else ' '
-        for char in text[:MAX_DETAIL]).split())
-    return line
+            raise attempts.Retriable(f'its answer was not complete after '
+                                     f'{deadline.seconds:g} s',
+                                     request_id=request_id)

@@ -36,8 +36,11 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline):
+                      deadline, waiting=None):
         """Open a launch and return its session.
+
+        Where the launch waits for its owner, the same request is repeated
+        until the deadline.
 
         :param identity: LaunchIdentity, made afresh for this boot
         :param server_id: UUID of the server
@@ -45,17 +48,21 @@ class Transport(abc.ABC):
         :param technology: Nova's hw:mem_encryption_model
         :param platform: the platform's certificates by name, as bytes
         :param deadline: Deadline
+        :param waiting: called once with the whole seconds that the owner
+            has, before such a wait begins; raises where none may begin, or
+            returns another Deadline for it, or None
         :returns: the technology's session, for SEV a SevSession
         """
 
     @abc.abstractmethod
     def send_evidence(self, identity, technology, evidence, claims,
-                      deadline):
+                      deadline, waiting=None):
         """Send the evidence and return what is released to the guest.
 
         :param evidence: the technology's evidence, bytes and integers by
             name
         :param claims: what this host launched, hints only
+        :param waiting: as for create_launch
         :returns: the technology's release, for SEV a SevRelease; None where
             the policy has no secrets
         """

@@ -59,14 +59,14 @@ class HttpTransport(base.Transport):
             retry_delay=settings.retry_delay).launches
 
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline):
+                      deadline, waiting=None):
         return self._launches.create(identity, server_id, host, technology,
-                                     platform, deadline)
+                                     platform, deadline, waiting)
 
     def send_evidence(self, identity, technology, evidence, claims,
-                      deadline):
+                      deadline, waiting=None):
         return self._launches.send_evidence(identity, technology, evidence,
-                                            claims, deadline)
+                                            claims, deadline, waiting)
 
     def report_outcome(self, identity, status, reason, deadline):
         self._launches.report_outcome(identity, status, reason, deadline)

@@ -15,6 +15,7 @@ import logging
 import pytest
 
 from nova_sev_attest.client import answers
+from nova_sev_attest.client import deadline as deadlines
 from nova_sev_attest.client import exceptions
 from nova_sev_attest.client import launches
 from tests.unit.client import fakes
@@ -173,3 +174,109 @@ def test_no_secret_in_repr_or_log(requests_mock, resource, caplog):
                    RELEASE['secret']):
         assert secret not in shown
     assert ID in caplog.text
+
+
+class TestWaitingForTheOwner:
+    """202 until the owner did what the launch waits for."""
+
+    CREATE = f'{URL}/v1/launches/{ID}'
+    EVIDENCE = f'{URL}/v1/launches/{ID}/evidence'
+    WAITS = {'status_code': 202, 'json': {'launch': {
+        'id': ID, 'status': 'awaiting_session', 'expires_in': 600}}}
+    SESSION = {'json': {'launch': {'id': ID, 'session': SESSION}}}
+
+    @pytest.fixture
+    def naps(self):
+        return []
+
+    @pytest.fixture
+    def resource(self, naps):
+        return fakes.make_client(max_retries=0, retry_delay=0.01,
+                                 sleep=naps.append).launches
+
+    def create(self, resource, seconds=60, waiting=None):
+        return resource.create(IDENTITY, 'server', 'host', 'amd-sev',
+                               PLATFORM, deadlines.Deadline(seconds),
+                               waiting)
+
+    def test_the_same_request_again_until_there_is_a_session(
+            self, requests_mock, resource):
+        requests_mock.put(self.CREATE, [self.WAITS, self.WAITS,
+                                        self.SESSION])
+        assert self.create(resource).policy == 0x3b
+        first, second, third = requests_mock.request_history
+        assert first.body == second.body == third.body
+        tokens = {sent.headers['X-Attestation-Launch-Token']
+                  for sent in (first, second, third)}
+        assert tokens == {'f' * 64}
+        assert 'Prefer' not in first.headers
+        assert second.headers['Prefer'] == 'wait=25'
+        # The service may be silent while it waits, and a moment longer.
+        assert first.timeout == pytest.approx(10, abs=1)
+        assert second.timeout == pytest.approx(35, abs=1)
+
+    def test_evidence_waits_for_approval(self, requests_mock, resource):
+        requests_mock.put(self.EVIDENCE, [self.WAITS, {'json': {
+            'launch': {'id': ID}, 'release': None}}])
+        assert send(resource) is None
+        assert requests_mock.call_count == 2
+
+    def test_the_step_is_told_once_and_may_allow_more_time(
+            self, requests_mock, resource):
+        requests_mock.put(self.CREATE, [self.WAITS, self.WAITS,
+                                        self.SESSION])
+        told = []
+
+        def waiting(expires_in):
+            told.append(expires_in)
+            return deadlines.Deadline(1000)
+
+        assert self.create(resource, 5, waiting).policy == 0x3b
+        assert told == [600]
+        assert requests_mock.last_request.headers['Prefer'] == 'wait=25'
+
+    def test_the_step_may_refuse_to_wait(self, requests_mock, resource):
+        requests_mock.put(self.CREATE, [self.WAITS])
+
+        def waiting(expires_in):
+            raise ValueError('too many')
+
+        with pytest.raises(ValueError, match='too many'):
+            self.create(resource, waiting=waiting)
+        assert requests_mock.call_count == 1
+
+    def test_the_wait_ends_with_the_deadline(self, requests_mock, resource):
+        requests_mock.put(self.CREATE, [self.WAITS])
+        with pytest.raises(exceptions.OwnerTimeout, match='1.2 s'):
+            self.create(resource, 1.2)
+        assert requests_mock.last_request.headers['Prefer'] == 'wait=1'
+        assert requests_mock.last_request.timeout < 1.2
+
+    def test_a_service_that_does_not_wait_is_asked_each_second(
+            self, requests_mock, resource, naps):
+        requests_mock.put(self.CREATE, [self.WAITS] * 4 + [self.SESSION])
+        self.create(resource)
+        assert naps == [pytest.approx(1, abs=0.5)] * 3
+
+    def test_the_service_may_be_away_for_long_meanwhile(
+            self, requests_mock, resource):
+        requests_mock.put(self.CREATE, [self.WAITS]
+                          + [{'status_code': 503}] * 20 + [self.SESSION])
+        assert self.create(resource).policy == 0x3b
+
+    def test_a_denial_ends_the_wait(self, requests_mock, resource):
+        requests_mock.put(self.EVIDENCE, [self.WAITS, {
+            'status_code': 403, 'json': {'errors': [{
+                'code': 'attestation.owner_denied', 'detail': 'No.'}]}}])
+        with pytest.raises(exceptions.AttestationDenied, match='No.'):
+            send(resource)
+
+    @pytest.mark.parametrize('launch', [
+        {'id': ID}, {'id': ID, 'expires_in': -1},
+        {'id': ID, 'expires_in': 'x'}, {'id': 'other', 'expires_in': 1}])
+    def test_malformed_answer(self, requests_mock, resource, launch):
+        requests_mock.put(self.CREATE, status_code=202,
+                          json={'launch': launch})
+        with pytest.raises(exceptions.InvalidResponse):
+            self.create(resource)
+        assert requests_mock.call_count == 1

@@ -27,6 +27,7 @@ import requests
 
 from nova_sev_attest.client import deadline as deadlines
 from nova_sev_attest.client import exceptions
+from nova_sev_attest.client import replies
 from nova_sev_attest.client import rest
 from tests.unit.client import fakes
 
@@ -96,7 +97,7 @@ def test_words_of_a_refusal_are_bounded(requests_mock):
     with pytest.raises(exceptions.RequestRefused) as caught:
         make_client().request('GET', PATH)
     assert caught.value.code == ''
-    assert len(caught.value.detail) == rest.MAX_DETAIL
+    assert len(caught.value.detail) == replies.MAX_DETAIL
 
 
 def test_5xx_is_repeated_with_back_off(requests_mock, naps):

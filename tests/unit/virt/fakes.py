@@ -107,13 +107,13 @@ class Transport(transport_base.Transport):
             raise self.failures[operation]
 
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline):
+                      deadline, waiting=None):
         self._record('create', identity, server_id, host, technology,
                      platform)
         return self.session
 
     def send_evidence(self, identity, technology, evidence, claims,
-                      deadline):
+                      deadline, waiting=None):
         self._record('evidence', identity, technology, evidence, claims)
         return self.release
 
