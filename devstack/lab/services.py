@@ -34,6 +34,7 @@ class Service:
         until it returns None; see :mod:`probes`.
     :ivar port: what it listens on, or None.
     :ivar stop_seconds: how long it may take to end by itself.
+    :ivar stops_as_group: whether its children are told to end as well.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Service:
     environment: dict = dataclasses.field(default_factory=dict)
     port: int | None = None
     stop_seconds: int = 10
+    stops_as_group: bool = True
 
 
 def table(layout):
@@ -67,11 +69,7 @@ def table(layout):
         _wsgi(layout, 'barbican',
               f'paste:{layout.venv}/etc/barbican/barbican-api-paste.ini',
               '/', needs=('databases',)),
-        _wsgi(layout, 'attestation', 'nova_sev_attest.keyservice.wsgi',
-              '/healthcheck',
-              needs=('attestation-database', 'catalog', 'platform'),
-              NOVA_SEV_ATTEST_CONFIG_FILE=(
-                  layout.etc / 'attestation' / 'attestation.conf')),
+        _attestation(layout),
         _nova(layout, 'nova-conductor', queue='conductor'),
         _nova(layout, 'nova-scheduler', queue='scheduler'),
         _wsgi(layout, 'nova-api', 'nova.wsgi.osapi_compute', '/',
@@ -101,6 +99,28 @@ def _wsgi(layout, name, target, path, *, needs, **environment):
         port=layout.port(name),
         # What some leave running in threads needs no end of its own.
         stop_seconds=3)
+
+
+def _attestation(layout):
+    """The key service as in production, by its sample configuration."""
+    return Service(
+        name='attestation',
+        command=(layout.bin('uwsgi'), '--ini',
+                 lab_layout.CHECKOUT / 'etc/nova-sev-attest/uwsgi.ini'),
+        probe=lambda since: probes.http(layout, 'attestation',
+                                        '/healthcheck'),
+        needs=('attestation-database', 'catalog', 'platform'),
+        environment=_python_environment(layout) | {
+            'NOVA_SEV_ATTEST_CONFIG_FILE':
+                layout.etc / 'attestation' / 'attestation.conf',
+            'NOVA_SEV_ATTEST_LISTEN':
+                f'127.0.0.1:{layout.port("attestation")}',
+            'NOVA_SEV_ATTEST_WORKERS': 2,
+            'NOVA_SEV_ATTEST_THREADS': 8,
+        },
+        port=layout.port('attestation'),
+        # Its master lets the workers finish what they are at.
+        stops_as_group=False)
 
 
 def _mariadb(layout):

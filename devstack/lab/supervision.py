@@ -64,7 +64,7 @@ def write_configuration(layout, services):
             'startretries': 0,
             'stopsignal': 'TERM',
             'stopwaitsecs': service.stop_seconds,
-            'stopasgroup': 'true',
+            'stopasgroup': str(service.stops_as_group).lower(),
             'killasgroup': 'true',
             'redirect_stderr': 'true',
             'stdout_logfile': layout.log / f'{service.name}.log',

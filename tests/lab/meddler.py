@@ -121,13 +121,13 @@ def in_place(layout):
     with stopped(layout), (layout.log / 'attestation-behind.log').open(
             'ab') as log:
         service = services.table(layout)[_SERVICE]
-        command = [str(real_port if part == port else part)
-                   for part in service.command]
         real = subprocess.Popen(
-            command, cwd=layout.lab_dir, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=log, env={'PATH': os.environ['PATH'], 'LANG': 'C.UTF-8'}
+            [str(part) for part in service.command], cwd=layout.lab_dir,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            env={'PATH': os.environ['PATH'], 'LANG': 'C.UTF-8'}
             | {name: str(value)
-               for name, value in service.environment.items()})
+               for name, value in service.environment.items()}
+            | {'NOVA_SEV_ATTEST_LISTEN': f'127.0.0.1:{real_port}'})
         try:
             _wait_for(lambda: _healthy(real_port))
             with Meddler(port, real_port) as server:

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from tests.functional.keyservice import databases
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 
@@ -32,11 +33,13 @@ def cloud(_cloud):
     return _cloud
 
 
-@pytest.fixture(scope='session')
-def _keyservice(_cloud, tmp_path_factory):
-    service = harness.KeyService(_cloud, tmp_path_factory.mktemp('service'))
-    yield service
-    service.stop()
+@pytest.fixture(scope='session', params=databases.configured())
+def _keyservice(request, _cloud, tmp_path_factory):
+    with databases.new(request.param, tmp_path_factory) as url:
+        service = harness.KeyService(
+            _cloud, tmp_path_factory.mktemp('service'), url)
+        yield service
+        service.stop()
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def keyservice(_keyservice, cloud):
     """A key service with an empty database.
 
     One process serves all tests; a start for each would take most of their
-    time.
+    time. Runs on each kind of database that there is a server of.
     """
     with _keyservice.service.database.writer() as session:
         for table in reversed(models.Base.metadata.sorted_tables):
@@ -52,27 +55,14 @@ def keyservice(_keyservice, cloud):
     return _keyservice
 
 
-def _empty(url):
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        models.Base.metadata.drop_all(connection)
-        connection.execute(sa.text('DROP TABLE IF EXISTS alembic_version'))
-    engine.dispose()
-
-
-@pytest.fixture(params=('sqlite', 'mysql'))
-def database_url(request, tmp_path):
+@pytest.fixture(params=databases.KINDS)
+def database_url(request, tmp_path_factory):
     """An empty database of each kind that the service supports."""
-    if request.param == 'sqlite':
-        yield f'sqlite:///{tmp_path}/keyservice.sqlite'
-        return
-    url = harness.mysql_url()
-    if url is None:
-        pytest.skip('NOVA_SEV_ATTEST_TEST_MYSQL names no MariaDB to test '
-                    'with')
-    _empty(url)
-    yield url
-    _empty(url)
+    if request.param not in databases.configured():
+        pytest.skip(f'{databases.variable(request.param)} names no server '
+                    f'to test with')
+    with databases.new(request.param, tmp_path_factory) as url:
+        yield url
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import base64
 import copy
 import functools
 import hashlib
-import os
 import pathlib
 import secrets
 import threading
@@ -360,8 +359,3 @@ class Host:
         response = self.keyservice.member(project).get(self.path)
         assert response.status_code == 200, response.text
         return response.json()['launch']
-
-
-def mysql_url():
-    """URL of a real MariaDB to test with, or None."""
-    return os.environ.get('NOVA_SEV_ATTEST_TEST_MYSQL')

@@ -68,3 +68,11 @@ def test_nova_compute_is_stopped_before_what_it_needs(layout):
                  'keystone'):
         assert 'nova-compute' in lab.needed_by(name)
     assert lab.needed_by('nova-compute') == ()
+
+
+def test_the_key_service_runs_by_its_sample_configuration(table, layout):
+    service = table['attestation']
+    program, _, sample = service.command
+    assert program.name == 'uwsgi' and sample.is_file()
+    assert service.environment['NOVA_SEV_ATTEST_WORKERS'] == 2
+    assert not service.stops_as_group

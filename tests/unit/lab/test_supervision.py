@@ -83,6 +83,19 @@ def test_a_service_that_will_not_end_is_killed(supervisor):
         'statename'] == 'STOPPED'
 
 
+def test_children_of_a_service_that_stops_them_itself_are_left(
+        real_namespace):
+    program = ('trap "" TERM; (trap - TERM; sleep 0.5; echo ready; sleep 1; '
+               'echo done) & wait')
+    supervision.write_configuration(real_namespace, [
+        service('parent', 'bash', '-c', program, stops_as_group=False)])
+    supervision.start(real_namespace)
+    supervision.start_service(real_namespace, 'parent')
+    wait_for_log(real_namespace, 'parent')
+    supervision.stop_service(real_namespace, 'parent')
+    assert wait_for_log(real_namespace, 'parent') == 'ready\ndone\n'
+
+
 def test_a_service_that_ended_is_seen_and_stays_ended(supervisor):
     supervision.start_service(supervisor, 'short')
     wait_for_log(supervisor, 'short')
