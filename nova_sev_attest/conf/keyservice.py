@@ -68,6 +68,17 @@ SEALING_OPTS = [
              'create"; no launch is accepted without.'),
 ]
 
+AUDIT_OPTS = [
+    cfg.StrOpt(
+        'key_repository',
+        default='/etc/nova-sev-attest/audit-keys',
+        help='Directory of the keys that sign the heads of the audit, and '
+             'of the public keys that verify them. Keep it outside the '
+             'database and its backups. Make a key with '
+             '"nova-sev-attest-manage audit-key create"; without one the '
+             'audit is written, but its heads are not signed.'),
+]
+
 SECRET_STORE_OPTS = [
     cfg.StrOpt(
         'driver',
@@ -153,6 +164,7 @@ _OPTS = [
     ('api', API_OPTS),
     ('launches', LAUNCHES_OPTS),
     ('sealing', SEALING_OPTS),
+    ('audit', AUDIT_OPTS),
     ('secret_store', SECRET_STORE_OPTS),
     ('trust', TRUST_OPTS),
 ]

@@ -12,49 +12,34 @@
 
 """The journal: what was decided, kept and told in one go with the decision.
 
-A transaction that decides something is run by Journal.writer(), and says
-what it decided by Entry.record(). Whatever is told of it is told after the
-commit; a transaction that is rolled back, or that is run anew after a
-deadlock, is told of once or not at all.
+A transaction that decides something is run by Journal.writer() and says by
+Entry.record() what it decides. The records are chained to their project's
+audit at the end of that same transaction; after the commit, and only then,
+notifications, metrics and the log hear of them. A transaction that is rolled
+back leaves nothing anywhere, and none of what is told afterwards can fail or
+delay the request.
 """
 
 import contextlib
-import dataclasses
-import datetime
 
 from oslo_context import context as oslo_context
 from oslo_log import log as logging
-from oslo_utils import timeutils
+
+from nova_sev_attest.keyservice.audit import chain
+from nova_sev_attest.keyservice.audit import keys as audit_keys
+from nova_sev_attest.keyservice import events
+from nova_sev_attest.keyservice.objects import audit
 
 LOG = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """One thing that was decided.
-
-    :ivar name: 'launch.released', 'policy.created', ...: resource and what
-        happened to it
-    :ivar subject: id of the resource
-    :ivar actor: id of the user, name of the host, or 'sweeper'; None when
-        not known
-    :ivar details: {name: JSON value}; no secret, token, session or packet
-    :ivar request_id: of the request that it was decided in, or None
-    """
-
-    name: str
-    project_id: str
-    subject: str
-    actor: str | None
-    details: dict
-    at: datetime.datetime
-    request_id: str | None
+_MAX_KNOWN = 100000
 
 
 class Entry:
     """What one transaction decides.
 
     :ivar session: the SQLAlchemy session of the transaction
+    :ivar events: list of Event
     """
 
     def __init__(self, session):
@@ -64,46 +49,59 @@ class Entry:
     def record(self, event, project_id, *, subject, actor=None, **details):
         """Say what this transaction decides.
 
-        :param event: name of the event
-        :param project_id: the project whose record it belongs to
+        :param event: one of events.EVENTS
+        :param project_id: the project to whose audit it belongs
         :param subject: id of the launch, policy, ... as text
         :param actor: who made it; None: the user of the current request
-        :param details: JSON values that are not None; never a secret, token,
-            session or packet
+        :param details: as events.EVENTS allows them; those that are None
+            are left out
+        :raises ValueError: the event or a detail is unheard of
         """
-        request = oslo_context.get_current()
-        if actor is None and request is not None:
-            actor = request.user_id
-        self.events.append(Event(
-            name=event, project_id=project_id, subject=subject, actor=actor,
-            details={name: value for name, value in details.items()
-                     if value is not None},
-            at=timeutils.utcnow(),
-            request_id=request and request.request_id))
+        self._record(event, project_id, subject, actor, details)
 
     def record_launch(self, event, launch, *, actor=None, **details):
-        """Like record(), of a launch, with what names it.
+        """Like record(), of a launch, with what every event of one has.
 
         :param launch: the Launch as it was before the event, so that its
             times tell how long the step took
         """
-        self.record(
-            event, launch.project_id, subject=launch.id, actor=actor,
-            **{'server_id': launch.server_id, 'host': launch.host,
-               'technology': launch.technology,
-               'policy_id': launch.policy_id,
-               'policy_revision': launch.policy_revision,
-               'created_at': launch.created_at.isoformat()} | details)
+        common = {
+            'server_id': launch.server_id, 'host': launch.host,
+            'technology': launch.technology, 'policy_id': launch.policy_id,
+            'policy_revision': launch.policy_revision,
+            'verifier': getattr(launch, 'verifier', None),
+            'approval': getattr(launch, 'approval', None),
+        }
+        self._record(event, launch.project_id, launch.id, actor,
+                     common | details, began=launch.created_at,
+                     previous=launch.updated_at)
+
+    def _record(self, event, project_id, subject, actor, details, **times):
+        request = oslo_context.get_current()
+        if actor is None and request is not None:
+            actor = request.user_id
+        self.events.append(events.Event(
+            name=event, project_id=project_id, subject=subject, actor=actor,
+            request_id=request and request.request_id,
+            details={name: value for name, value in details.items()
+                     if value is not None}, **times))
 
 
 class Journal:
     """Runs the transactions that decide something.
 
     :param database: Database
+    :param keys: AuditKeys
+    :param listeners: functions of (Event, Record, head as a Point or None
+        where another record of the same transaction has it) that are called
+        after the commit
     """
 
-    def __init__(self, database):
+    def __init__(self, database, keys, listeners=()):
         self._db = database
+        self._keys = keys
+        self._listeners = (_log, *listeners)
+        self._known = set()
 
     @contextlib.contextmanager
     def writer(self):
@@ -115,16 +113,63 @@ class Journal:
         with self._db.writer() as session:
             entry = Entry(session)
             yield entry
-        for event in entry.events:
-            _log(event)
+            told = self._chain(session, entry.events)
+        self._known.update(record.project_id for _, record, _ in told)
+        if len(self._known) > _MAX_KNOWN:
+            self._known.clear()
+        for listener in self._listeners:
+            for event, record, head in told:
+                try:
+                    listener(event, record, head)
+                except Exception:
+                    # What is decided stays decided.
+                    LOG.exception('%(event)s of %(subject)s cannot be told',
+                                  {'event': event.name,
+                                   'subject': event.subject})
+
+    def _chain(self, session, found):
+        """Add events to the chains of their projects.
+
+        :returns: list of (Event, Record, the new head or None)
+        """
+        told = []
+        # Always in the same order, lest two transactions wait for one
+        # another.
+        for project_id in sorted({event.project_id for event in found}):
+            own = [event for event in found
+                   if event.project_id == project_id]
+            records, head = audit.append(
+                session, project_id, [
+                    {'event': event.name, 'subject': event.subject,
+                     'actor': event.actor, 'request_id': event.request_id,
+                     'details': chain.canonical(event.details)}
+                    for event in own],
+                self.sign, known=project_id in self._known)
+            heads = [None] * (len(own) - 1) + [head]
+            told += zip(own, records, heads)
+        return told
+
+    def sign(self, point):
+        """A Point with a signature, if there is a key that can make one.
+
+        A head that is not signed is better than a launch that cannot go on:
+        the next signature vouches for all that is before it.
+        """
+        try:
+            return self._keys.sign(point)
+        except audit_keys.AuditKeyError as exc:
+            LOG.error('An audit head is not signed: %s', exc)
+            return point
 
 
-def _log(event):
-    LOG.info('%(event)s %(subject)s of project %(project)s',
-             {'event': event.name, 'subject': event.subject,
-              'project': event.project_id},
-             resource={'type': event.name.partition('.')[0],
-                       'id': event.subject},
-             event=event.name, subject=event.subject,
-             project_id=event.project_id, actor=event.actor,
-             request_id=event.request_id, details=event.details)
+def _log(event, record, head):
+    resource = event.name.partition('.')[0]
+    LOG.info('%(event)s: %(resource)s %(subject)s of project %(project)s, '
+             'audit record %(sequence)d; %(head)s',
+             {'event': event.name, 'resource': resource,
+              'subject': event.subject, 'project': event.project_id,
+              'sequence': record.sequence, 'head': head or 'head follows'},
+             **{'event': event.name, 'subject': event.subject,
+                'project': event.project_id, 'actor': event.actor,
+                'details': event.details, 'sequence': record.sequence,
+                'head': head and str(head)})

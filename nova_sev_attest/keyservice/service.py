@@ -14,6 +14,7 @@
 
 from oslo_log import log as logging
 
+from nova_sev_attest.keyservice.audit import keys as audit_keys
 from nova_sev_attest.keyservice import authoring
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import engine
@@ -52,10 +53,25 @@ class Service:
         except sealing.SealingError as exc:
             LOG.warning('No launch will be accepted: %s', exc)
         store = stores.load(conf)
-        self.journal = journal.Journal(self.database)
+        self.journal = journal.Journal(self.database, _audit_keys(conf))
         self.authoring = authoring.Authoring(self.database, self.journal,
                                              store, anchors)
         self.engine = engine.Engine(parts.Parts(
             conf=conf, database=self.database, journal=self.journal,
             store=store, servers=servers.ServerReader(conf), keys=keys,
             anchors=anchors, chips=chips.from_conf(conf.trust, anchors)))
+
+
+def _audit_keys(conf):
+    """The keys that sign the audit, with a word where they cannot."""
+    keys = audit_keys.AuditKeys(conf.audit.key_repository)
+    try:
+        if keys.signer() is None:
+            LOG.warning(
+                'The heads of the audit are not signed, so that who can write '
+                'to the database can write the audit anew: there is no key '
+                'in %s; make one with "nova-sev-attest-manage audit-key '
+                'create".', keys.path)
+    except audit_keys.AuditKeyError as exc:
+        LOG.error('The heads of the audit are not signed: %s', exc)
+    return keys

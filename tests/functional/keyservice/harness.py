@@ -84,6 +84,8 @@ max_secret_size = 8192
 deadline = 1
 [sealing]
 key_repository = {directory}/sealing-keys
+[audit]
+key_repository = {directory}/audit-keys
 [trust]
 extra_anchors = emulated={directory}/ask_ark.cert
 """
