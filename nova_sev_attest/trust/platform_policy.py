@@ -26,9 +26,19 @@ class PlatformNotAllowed(errors.VerificationError):
     """A genuine platform that the owner's policy does not allow.
 
     :ivar code: ``platform_not_allowed``.
+    :ivar rule: which rule it broke, named as the field of the key service's
+        policies: ``trusted_roots``, ``allowed_chips``, ``allowed_owners``, or
+        ``min_api_version`` for the version of the firmware, build included.
     """
 
     code = 'platform_not_allowed'
+
+    def __init__(self, rule, reason):
+        super().__init__(reason)
+        self.rule = rule
+
+    def __reduce__(self):
+        return type(self), (self.rule, *self.args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +76,13 @@ class PlatformPolicy:
         """
         if platform.anchor_name not in self.roots:
             raise PlatformNotAllowed(
+                'trusted_roots',
                 f'the platform\'s root is {platform.anchor_name}, which the '
                 f'policy does not trust')
         if (self.owners is not None
                 and platform.oca_fingerprint not in self.owners):
             raise PlatformNotAllowed(
+                'allowed_owners',
                 f'the platform\'s owner certificate (OCA) has SHA-256 '
                 f'{platform.oca_fingerprint.hex()}, which the policy does '
                 f'not list; it asks for a platform that is owned by one of '
@@ -79,6 +91,7 @@ class PlatformPolicy:
             return
         if platform.chip_id is None:
             raise PlatformNotAllowed(
+                'allowed_chips',
                 'the policy lists the chips that it allows, and the '
                 'platform\'s CEK is only the one that the host shows; the '
                 'host must tell its chip id (cpu0-id), and the CEK signed '
@@ -86,6 +99,7 @@ class PlatformPolicy:
                 'server')
         if platform.cek_fingerprint not in self.chips:
             raise PlatformNotAllowed(
+                'allowed_chips',
                 f'the CEK of chip {platform.chip_id.hex()} has SHA-256 '
                 f'{platform.cek_fingerprint.hex()}, which the policy does '
                 f'not list')
@@ -104,5 +118,6 @@ class PlatformPolicy:
         if (*api, build) < self.min_firmware:
             version = '.'.join(str(number) for number in (*api, build))
             raise PlatformNotAllowed(
+                'min_api_version',
                 f'the platform\'s SEV firmware is {version}, older than the '
                 f'policy asks for; update the host\'s firmware')

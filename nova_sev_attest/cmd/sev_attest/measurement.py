@@ -18,6 +18,7 @@ from nova_sev_attest.cmd.sev_attest import base
 from nova_sev_attest.cmd.sev_attest import digest
 from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
+from nova_sev_attest.cmd.sev_attest import rules
 
 
 def add_arguments(parser):
@@ -27,6 +28,7 @@ def add_arguments(parser):
                         default=[], type=options.digest,
                         help='allow this launch digest, in place of what is '
                              'launched')
+    rules.add_firmware(parser, only=True)
 
 
 def verify(args, reader):
@@ -40,6 +42,7 @@ def verify(args, reader):
     from nova_sev_attest.launch import profile
     from nova_sev_attest.launch import session
 
+    wanted = rules.read(args, reader)
     shown = options.evidence(args, reader)
     technology = shown.technology
     if args.digest:
@@ -75,11 +78,14 @@ def verify(args, reader):
         raise errors.MeasurementMismatch(
             f'{exc}; "launch explain" with the same options looks for what '
             f'differs') from exc
+    # Not before: API version and build are under the measurement.
+    wanted.admit_firmware(shown.evidence.api, shown.evidence.build)
     inputs = found.get(verified.digest)
     columns = {'verified': True, 'launch_digest': verified.digest.hex(),
                'policy': f'{shown.policy.word:#x}',
                'api_version': verified.claims['api_version'],
-               'build_id': verified.claims['build_id']}
+               'build_id': verified.claims['build_id'],
+               'rules': wanted.shown(firmware_only=True)}
     if inputs is not None:
         columns.update(digest.show_inputs(inputs))
         return verified, columns, launch.firmwares[inputs.firmware_sha256]

@@ -244,6 +244,14 @@ def require_belongs(launch):
             'the session was made with')
 
 
+def sha256(text):
+    """32 bytes in hexadecimal, as sha256sum prints them."""
+    if not re.fullmatch('[0-9a-fA-F]{64}', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: expected a SHA-256 of 64 hexadecimal digits')
+    return bytes.fromhex(text)
+
+
 def add_platform(parser):
     """Options for a platform's certificates and roots to trust."""
     parser.add_argument('files', metavar='FILE', nargs='+',

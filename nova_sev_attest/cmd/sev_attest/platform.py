@@ -15,23 +15,47 @@
 from nova_sev_attest.cmd.sev_attest import base
 from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
+from nova_sev_attest.cmd.sev_attest import rules
 
 
 class Verify(base.Command):
-    """Verify a platform's certificates up to AMD's root.
+    """Verify a platform's certificates up to AMD's root, and your rules.
 
-    AMD's own roots are known by their fingerprints.
+    AMD's own roots are known by their fingerprints. A platform that breaks a
+    rule is refused, and the rule named.
     """
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
         options.add_platform(parser)
+        rules.add_platform(parser)
+        group = rules.add_firmware(parser)
+        group.add_argument('--api', metavar='MAJOR.MINOR',
+                           type=options.version,
+                           help='SEV API version that the host says it has; '
+                                'proven by its evidence only')
+        group.add_argument('--build', metavar='N', type=options.number,
+                           help='build of it, likewise')
         return parser
 
     def take_action(self, parsed_args):
-        platform, bundle = options.platform(parsed_args, files.Reader())
+        reader = files.Reader()
+        wanted = rules.read(parsed_args, reader)
+        wanted.require_chip(parsed_args)
+        if (wanted.min_api is not None and parsed_args.api is None or
+                wanted.min_build is not None and parsed_args.build is None):
+            raise files.Unusable(
+                'a minimum API version or build is held against --api and '
+                '--build, which certificates do not tell: give what the host '
+                'says (sevctl show version), or leave that rule to '
+                '"measurement verify"')
+        platform, bundle = options.platform(parsed_args, reader)
+        wanted.admit(platform)
+        if wanted.min_api is not None:
+            wanted.admit_firmware(parsed_args.api, parsed_args.build or 0)
         return base.row({
             **options.platform_facts(platform),
+            'rules': wanted.shown(),
             'recognised': base.Shown(
                 dict(bundle.recognised), '\n'.join(
                     f'{name}: {what}'

@@ -11,6 +11,7 @@
 # under the License.
 
 import hashlib
+import pickle
 
 import hypothesis
 from hypothesis import strategies
@@ -42,6 +43,9 @@ def refused(message, made, platform):
                        match=message) as exc:
         made.admit(platform)
     assert exc.value.code == 'platform_not_allowed'
+    copied = pickle.loads(pickle.dumps(exc.value))
+    assert (copied.rule, str(copied)) == (exc.value.rule, str(exc.value))
+    return exc.value.rule
     assert isinstance(exc.value, errors.VerificationError)
 
 
@@ -57,8 +61,9 @@ def test_any_platform_of_the_root():
 
 @pytest.mark.parametrize('roots', ((), ('amd-rome', 'amd-milan')))
 def test_root(roots):
-    refused('root is emulated, which the policy does not trust',
-            policy(roots=frozenset(roots)), verified())
+    assert refused('root is emulated, which the policy does not trust',
+                   policy(roots=frozenset(roots)),
+                   verified()) == 'trusted_roots'
 
 
 def test_real_generation():
@@ -79,8 +84,9 @@ class TestFirmware:
         made.admit_firmware((1, 51), 4)
         made.admit_firmware((1, 52), 0)
         with pytest.raises(platform_policy.PlatformNotAllowed,
-                           match='is 1.51.3, older than the policy'):
+                           match='is 1.51.3, older than the policy') as exc:
             made.admit_firmware((1, 51), 3)
+        assert exc.value.rule == 'min_api_version'
 
     @hypothesis.given(*[strategies.tuples(
         *[strategies.integers(0, 255)] * 3)] * 2)
@@ -113,10 +119,11 @@ class TestChips:
     @pytest.mark.parametrize('listed', ((), (b'another',)))
     def test_not_listed(self, listed):
         platform = platforms.platform()
-        refused(f'CEK of chip {"63" * 64} has SHA-256 '
-                f'{hashlib.sha256(platform.cek).hexdigest()}',
-                policy(chips=fingerprints(*listed)),
-                verified(b'c' * 64, platform))
+        assert refused(
+            f'CEK of chip {"63" * 64} has SHA-256 '
+            f'{hashlib.sha256(platform.cek).hexdigest()}',
+            policy(chips=fingerprints(*listed)),
+            verified(b'c' * 64, platform)) == 'allowed_chips'
 
 
 class TestOwner:
@@ -128,5 +135,7 @@ class TestOwner:
 
     @pytest.mark.parametrize('listed', ((), (b'another',)))
     def test_not_listed(self, listed):
-        refused(r'owner certificate \(OCA\) has SHA-256 [0-9a-f]{64}, which',
-                policy(owners=fingerprints(*listed)), verified())
+        assert refused(
+            r'owner certificate \(OCA\) has SHA-256 [0-9a-f]{64}, which',
+            policy(owners=fingerprints(*listed)),
+            verified()) == 'allowed_owners'
