@@ -38,7 +38,14 @@ DRIVER_OPTS = [
         'transport',
         default='http',
         help='Entry point of the namespace nova_sev_attest.transports by '
-             'which this host reaches the key service.'),
+             'which this host reaches the key service: "http" for its REST '
+             'API, "rpc" for nova-sev-attest-rpc over RabbitMQ.'),
+    cfg.StrOpt(
+        'rpc_transport_url',
+        secret=True,
+        help='Message broker of the transport "rpc", in the form of '
+             'oslo.messaging\'s transport_url. Unset: Nova\'s own '
+             'transport_url.'),
     cfg.FloatOpt(
         'launch_timeout',
         default=60.0, min=1.0,

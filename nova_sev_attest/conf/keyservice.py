@@ -103,6 +103,20 @@ SECRET_STORE_OPTS = [
              'not ended. More are answered with 503 at once.'),
 ]
 
+RPC_OPTS = [
+    cfg.IntOpt(
+        'threads',
+        default=16, min=2, max=1024,
+        help='How many messages one process of nova-sev-attest-rpc works on '
+             'at the same time. Half of them may wait for an owner.'),
+    cfg.FloatOpt(
+        'stop_timeout',
+        default=60.0, min=0.0,
+        help='Seconds that nova-sev-attest-rpc gives to the messages it '
+             'works on when it is told to stop (SIGTERM). What is left then '
+             'is not answered, and asked again by the compute hosts.'),
+]
+
 TRUST_OPTS = [
     cfg.StrOpt(
         'amd_certificates',
@@ -166,6 +180,7 @@ _OPTS = [
     ('sealing', SEALING_OPTS),
     ('audit', AUDIT_OPTS),
     ('secret_store', SECRET_STORE_OPTS),
+    ('rpc', RPC_OPTS),
     ('trust', TRUST_OPTS),
 ]
 

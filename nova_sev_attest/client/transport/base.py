@@ -74,3 +74,26 @@ class Transport(abc.ABC):
         :param status: 'running' or 'failed'
         :param reason: a sentence, None for 'running'
         """
+
+
+class LaunchesTransport(Transport):
+    """A transport that says what the resource Launches says.
+
+    :param launches: launches.Launches, over whatever makes its requests
+    """
+
+    def __init__(self, launches):
+        self._launches = launches
+
+    def create_launch(self, identity, server_id, host, technology, platform,
+                      deadline, waiting=None):
+        return self._launches.create(identity, server_id, host, technology,
+                                     platform, deadline, waiting)
+
+    def send_evidence(self, identity, technology, evidence, claims,
+                      deadline, waiting=None):
+        return self._launches.send_evidence(identity, technology, evidence,
+                                            claims, deadline, waiting)
+
+    def report_outcome(self, identity, status, reason, deadline):
+        self._launches.report_outcome(identity, status, reason, deadline)

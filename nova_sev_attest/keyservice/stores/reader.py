@@ -13,66 +13,19 @@
 """Reading from a secret store within bounds.
 
 Whatever a store does, nobody waits for it longer than [secret_store]
-deadline. Each call runs in a thread of its own, which is left to itself when
-the time is over; how many may run, those left behind counted, is bounded
-too, so that a store that never answers costs a fixed number of threads and no
-worker.
+deadline, and no more than max_calls of its calls run, those left behind
+counted.
 """
 
-import threading
 import time
 
 from oslo_context import context as oslo_context
 from oslo_log import log as logging
 
+from nova_sev_attest import bounded
 from nova_sev_attest.keyservice.stores import base
 
 LOG = logging.getLogger(__name__)
-
-
-class _Call:
-    """One call of a store, which may end after nobody waits for it."""
-
-    def __init__(self, function, ended):
-        self._function = function
-        self._ended = ended
-        self._context = oslo_context.get_current()
-        self._done = threading.Event()
-        self._result = None
-        self._failure = None
-
-    def start(self):
-        threading.Thread(target=self._run, name='secret-store',
-                         daemon=True).start()
-
-    def wait(self, seconds):
-        """What the store gave.
-
-        :raises StoreError: what it raised, or that it took too long
-        """
-        if not self._done.wait(seconds):
-            raise base.StoreUnavailable(
-                f'the secret store took longer than {seconds:g} s')
-        if self._failure is not None:
-            raise self._failure
-        return self._result
-
-    def _run(self):
-        try:
-            if self._context is not None:
-                # For the request id in what the store logs.
-                self._context.update_store()
-            self._result = self._function()
-        except base.StoreError as failure:
-            self._failure = failure
-        except Exception as failure:
-            # Its text is not ours, and may hold what was read.
-            LOG.error('The secret store failed: %s', type(failure).__name__)
-            self._failure = base.StoreUnavailable(
-                f'the secret store failed: {type(failure).__name__}')
-        finally:
-            self._ended()
-            self._done.set()
 
 
 class SecretReader:
@@ -86,7 +39,8 @@ class SecretReader:
         self._store = store
         self._deadline = options.deadline
         self._max_size = options.max_secret_size
-        self._running = threading.BoundedSemaphore(options.max_calls)
+        self._calls = bounded.BoundedCalls(options.max_calls,
+                                           'secret-store')
 
     def check_readable(self, secret_ids, context):
         """Make sure that a caller may decrypt secrets.
@@ -118,8 +72,12 @@ class SecretReader:
         if not secret_ids:
             return {}
         give_up_at = time.monotonic() + self._deadline
+        context = oslo_context.get_current()
 
         def call_all():
+            if context is not None:
+                # For the request id in what the store logs.
+                context.update_store()
             found = {}
             for secret_id in secret_ids:
                 if time.monotonic() > give_up_at:
@@ -150,14 +108,21 @@ class SecretReader:
         raise failure
 
     def _bounded(self, function):
-        if not self._running.acquire(blocking=False):
-            raise base.StoreUnavailable(
-                'all calls that [secret_store] max_calls allows wait for '
-                'the store')
-        call = _Call(function, self._running.release)
         try:
-            call.start()
-        except BaseException:
-            self._running.release()
+            return self._calls.run(function, self._deadline)
+        except base.StoreError:
             raise
-        return call.wait(self._deadline)
+        except bounded.Overdue:
+            raise base.StoreUnavailable(
+                f'the secret store took longer than {self._deadline:g} '
+                f's') from None
+        except bounded.TooMany:
+            raise base.StoreUnavailable(
+                'all calls that [secret_store] max_calls allows wait for the '
+                'store') from None
+        except Exception as failure:
+            # Its text is not ours, and may hold what was read.
+            LOG.error('The secret store failed: %s', type(failure).__name__)
+            raise base.StoreUnavailable(
+                f'the secret store failed: '
+                f'{type(failure).__name__}') from None

@@ -37,4 +37,4 @@ def test_sample_lists_every_group():
     groups = {getattr(group, 'name', group)
               for group, _options in opts.list_keyservice_opts()}
     assert groups == {'api', 'launches', 'sealing', 'audit', 'secret_store',
-                      'trust', 'nova', 'barbican'}
+                      'rpc', 'trust', 'nova', 'barbican'}
