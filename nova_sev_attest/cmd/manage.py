@@ -22,33 +22,16 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from sqlalchemy import exc as sa_exc
 
+from nova_sev_attest.cmd import database
 from nova_sev_attest.cmd import sealing_key
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice.db import api as db_api
-from nova_sev_attest.keyservice.db import migration
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.trust import files
 from nova_sev_attest.trust import kds
 from nova_sev_attest.trust import roots
-
-
-def _db_sync(conf, args):
-    database = db_api.Database(conf)
-    migration.upgrade(database.engine)
-    print(f'The database is at revision {migration.current(database.engine)}.')
-    return 0
-
-
-def _db_check(conf, args):
-    found = migration.current(db_api.Database(conf).engine)
-    if found == migration.head():
-        print(f'The database is at revision {found}, as this release needs.')
-        return 0
-    print(f'The database is at revision {found or "none"}, this release '
-          f'needs {migration.head()}: run "nova-sev-attest-manage db sync".')
-    return 1
 
 
 def _launch_expire(conf, args):
@@ -101,8 +84,9 @@ def _generation(text):
 
 _COMMANDS = {
     'db': ('The database', {
-        'sync': ('Create the tables or bring them up to date.', _db_sync),
-        'check': ('Tell whether the tables are up to date.', _db_check),
+        'sync': ('Create the tables or bring them up to date.',
+                 database.sync),
+        'check': ('Tell whether the tables are up to date.', database.check),
     }),
     'sealing-key': ('Keys that seal the transport keys of open launches', {
         'create': ('Make the first key, and a staged one that will seal '
@@ -149,6 +133,8 @@ def _parser():
                     'generations', nargs='*', type=_generation,
                     metavar='GENERATION',
                     help=f'{", ".join(roots.GENERATIONS)}; default: all')
+            if function is database.sync:
+                database.add_sync_arguments(found)
             if function is sealing_key.purge:
                 sealing_key.add_purge_arguments(found)
             if function is _launch_purge:

@@ -44,7 +44,9 @@ class Database:
 
     def __init__(self, conf):
         self._manager = enginefacade.transaction_context()
-        self._manager.configure(sqlite_fk=True, **dict(conf.database))
+        # thread_checkin is for eventlet: a pause after each transaction.
+        self._manager.configure(sqlite_fk=True, thread_checkin=False,
+                                **dict(conf.database))
 
     def reader(self):
         """Context manager that gives the session of a reading transaction."""
