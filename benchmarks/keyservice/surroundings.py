@@ -68,6 +68,7 @@ key_repository = {folder}/audit-keys
 extra_anchors = emulated={folder}/platform/ask_ark.cert
 [launches]
 expiry = {expiry}
+host_credentials = shared
 [secret_store]
 deadline = 10
 """

@@ -106,6 +106,27 @@ def fill_catalog(layout):
     _set_done(layout, 'catalog')
 
 
+def make_host_users(layout):
+    """Make a user for each compute host, good for its launches only."""
+    passwords = credentials.load(layout)
+    missing = [host for host in layout.computes
+               if not _is_done(layout, host.user)]
+    if not missing:
+        return
+    with probes.admin(layout) as cloud:
+        identity = cloud.identity
+        domain = identity.find_domain('Default', ignore_missing=False)
+        project = identity.find_project('service', ignore_missing=False)
+        role = identity.find_role('service', ignore_missing=False)
+        for host in missing:
+            user = identity.find_user(host.user) or identity.create_user(
+                name=host.user, domain_id=domain.id,
+                password=credentials.of_host(passwords, host),
+                default_project_id=project.id)
+            identity.assign_project_role_to_user(project, user, role)
+            _set_done(layout, host.user)
+
+
 def _make_endpoints(layout, identity):
     known = {service.type: service for service in identity.services()}
     urls = {(endpoint.service_id, endpoint.interface): endpoint

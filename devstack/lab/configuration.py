@@ -77,6 +77,8 @@ def write(layout):
                 'compute_host': host.name,
                 'compute_state': host.state / 'nova',
                 'compute_conf': host.configuration,
+                'host_user': host.user,
+                'host_password': credentials.of_host(passwords, host),
                 'libvirt_uri': host.libvirt_uri}))
     credentials.write_private(layout.clouds, clouds(layout, passwords))
     credentials.write_private(layout.openrc, render('openrc', values))

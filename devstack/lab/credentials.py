@@ -12,6 +12,7 @@
 
 """Passwords and keys of a lab, made once and kept until it is reset."""
 
+import hmac
 import json
 import os
 import secrets
@@ -34,6 +35,16 @@ def load(layout):
         known.update((name, secrets.token_hex(16)) for name in missing)
         write_private(path, json.dumps(known, indent=1))
     return known
+
+
+def of_host(passwords, host):
+    """The password of a compute host's own user.
+
+    :param passwords: what load() gives
+    :param host: ComputeHost
+    """
+    return hmac.new(passwords['nova'].encode(), host.user.encode(),
+                    'sha256').hexdigest()[:32]
 
 
 def write_private(path, text, mode=0o600):

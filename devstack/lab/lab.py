@@ -147,6 +147,7 @@ class Lab:
                  self._say),
             task('identity', ('databases',), cloud.bootstrap_identity),
             task('catalog', ('keystone',), cloud.fill_catalog),
+            task('host users', ('catalog',), cloud.make_host_users),
             task('attestation-database', ('mariadb',),
                  databases.migrate_attestation),
             task('flavors', ('nova-api', 'catalog'), cloud.make_flavors),

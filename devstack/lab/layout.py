@@ -174,6 +174,11 @@ class ComputeHost:
         """What Nova, libvirt and placement know it by."""
         return f'compute{self.number}'
 
+    @property
+    def user(self):
+        """The user as which its driver asks the key service."""
+        return f'nova-sev-attest-{self.name}'
+
     def service(self, kind):
         """The name of one of its services, such as nova-compute."""
         return kind if self.number == 1 else f'{kind}-{self.number}'

@@ -227,7 +227,7 @@ def _nova_compute(host):
              '--config-file', host.configuration], sev_es=True)),
         probe=lambda since: probes.compute(host, since),
         needs=(host.service('libvirtd'), 'nova-conductor', 'nova-api',
-               'placement', 'neutron', 'glance', 'catalog'),
+               'placement', 'neutron', 'glance', 'host users'),
         environment=_python_environment(layout) | {
             'PATH': f'{layout.tools}:{layout.venv}/bin:{_PATH}'},
         stop_seconds=15)

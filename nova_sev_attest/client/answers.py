@@ -91,3 +91,8 @@ def octets(answer, name, lowest, highest):
 def encode(data):
     """Bytes as the REST API carries them: base64 without line breaks."""
     return base64.b64encode(data).decode('ascii')
+
+
+def flag(value):
+    """A query's boolean, None where there is none."""
+    return None if value is None else str(value).lower()

@@ -14,6 +14,7 @@
 
 from nova_sev_attest.client import firmwares
 from nova_sev_attest.client import launches
+from nova_sev_attest.client import platforms
 from nova_sev_attest.client import policies
 from nova_sev_attest.client import rest
 
@@ -28,6 +29,7 @@ class Client:
     :ivar launches: Launches
     :ivar policies: Policies
     :ivar firmwares: Firmwares
+    :ivar platforms: Platforms
     """
 
     def __init__(self, adapter, **options):
@@ -35,3 +37,4 @@ class Client:
         self.launches = launches.Launches(api)
         self.policies = policies.Policies(api)
         self.firmwares = firmwares.Firmwares(api)
+        self.platforms = platforms.Platforms(api)

@@ -46,10 +46,10 @@ class Firmwares:
                                     deadline=deadline)
         return answers.member(answer.body, 'firmware', dict)
 
-    def list(self, limit=None, marker=None, deadline=None):
+    def list(self, sort=None, limit=None, marker=None, deadline=None):
         """One page of firmwares, and the marker of the next page or None."""
         return self._rest.page('/v1/firmwares', 'firmwares', {
-            'limit': limit, 'marker': marker}, deadline)
+            'sort': sort, 'limit': limit, 'marker': marker}, deadline)
 
     def delete(self, sha256, deadline=None):
         self._rest.request('DELETE', f'/v1/firmwares/{sha256}',

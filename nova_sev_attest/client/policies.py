@@ -54,10 +54,31 @@ class Policies:
         return self._policy(self._rest.request(
             'GET', f'/v1/policies/{policy_id}', deadline=deadline))
 
-    def list(self, name=None, limit=None, marker=None, deadline=None):
-        """One page of policies, and the marker of the next page or None."""
+    def list(self, name=None, is_default=None, revoked=None, sort=None,
+             limit=None, marker=None, deadline=None):
+        """One page of policies, and the marker of the next page or None.
+
+        :param is_default, revoked: only those that are, only those that are
+            not, None for both
+        :param sort: such as 'name:asc,created_at:desc'
+        """
         return self._rest.page('/v1/policies', 'policies', {
-            'name': name, 'limit': limit, 'marker': marker}, deadline)
+            'name': name, 'is_default': answers.flag(is_default),
+            'revoked': answers.flag(revoked), 'sort': sort, 'limit': limit,
+            'marker': marker}, deadline)
+
+    def revisions(self, policy_id, limit=None, marker=None, deadline=None):
+        """One page of a policy's revisions, newest first, and a marker."""
+        return self._rest.page(
+            f'/v1/policies/{policy_id}/revisions', 'revisions',
+            {'limit': limit, 'marker': marker}, deadline)
+
+    def revision(self, policy_id, number, deadline=None):
+        """The members of one revision of a policy."""
+        answer = self._rest.request(
+            'GET', f'/v1/policies/{policy_id}/revisions/{number}',
+            deadline=deadline)
+        return answers.member(answer.body, 'revision', dict)
 
     def update(self, policy_id, changes, etag, deadline=None):
         """Make a new revision of the revision that etag names.
@@ -69,9 +90,16 @@ class Policies:
             'PATCH', f'/v1/policies/{policy_id}', json={'policy': changes},
             headers={'If-Match': etag}, deadline=deadline))
 
-    def delete(self, policy_id, deadline=None):
-        self._rest.request('DELETE', f'/v1/policies/{policy_id}',
-                           deadline=deadline)
+    def delete(self, policy_id, etag=None, deadline=None):
+        """Delete a policy.
+
+        :param etag: the revision that it must have; None deletes any
+        :raises RequestRefused: status 412 when there is a newer revision
+        """
+        self._rest.request(
+            'DELETE', f'/v1/policies/{policy_id}',
+            headers=None if etag is None else {'If-Match': etag},
+            deadline=deadline)
 
     @staticmethod
     def _policy(answer):

@@ -20,9 +20,14 @@ from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 from oslo_db import options as db_options
 from oslo_log import log as logging
+from oslo_middleware.healthcheck import opts as healthcheck_opts
 from oslo_policy import opts as policy_opts
 
 PROJECT = 'nova-sev-attest'
+
+#: What decides by default whether the service is ready; entry points of the
+#: namespace oslo.middleware.healthcheck.
+HEALTHCHECK_BACKENDS = ('keyservice_database', 'keyservice_sealing')
 
 API_OPTS = [
     cfg.IntOpt(
@@ -55,6 +60,33 @@ LAUNCHES_OPTS = [
              'measurement is not one that the policy allows. The result is '
              'for the owner; the compute host learns which input differs, '
              'and no value. 0 leaves it at a first look.'),
+]
+
+HOST_CREDENTIAL_OPTS = [
+    cfg.StrOpt(
+        'host_credentials',
+        default='per-host', choices=[
+            ('per-host', 'each compute host has a keystone user of its own, '
+                         'which can begin launches for that host only'),
+            ('shared', 'all hosts share one user: which host begins a '
+                       'launch is a claim, and limits by host are '
+                       'advisory')],
+        help='How compute hosts identify themselves.'),
+    cfg.StrOpt(
+        'host_user_prefix',
+        default='nova-sev-attest-',
+        help='With host_credentials=per-host: a user whose name is this and '
+             'the name of a host is that host\'s.'),
+    cfg.StrOpt(
+        'host_user_domain',
+        default='Default',
+        help='Name of the keystone domain of the hosts\' users. Users of '
+             'the same names in other domains are nobody\'s.'),
+    cfg.DictOpt(
+        'host_users',
+        default={},
+        help='Hosts of users that are not named by the prefix, as '
+             'user:host,user:host.'),
 ]
 
 SEALING_OPTS = [
@@ -176,7 +208,7 @@ CLIENTS = {'nova': 'compute', 'barbican': 'key-manager'}
 # ConfigOpts to the next.
 _OPTS = [
     ('api', API_OPTS),
-    ('launches', LAUNCHES_OPTS),
+    ('launches', LAUNCHES_OPTS + HOST_CREDENTIAL_OPTS),
     ('sealing', SEALING_OPTS),
     ('audit', AUDIT_OPTS),
     ('secret_store', SECRET_STORE_OPTS),
@@ -201,6 +233,10 @@ def register_opts(conf):
                          group=group)
         conf.set_default('timeout', 10, group=group)
     policy_opts.set_defaults(conf, 'policy.yaml')
+    conf.register_opts(healthcheck_opts.HEALTHCHECK_OPTS,
+                       group='healthcheck')
+    conf.set_default('backends', list(HEALTHCHECK_BACKENDS),
+                     group='healthcheck')
 
 
 def longest_launch(conf):

@@ -29,8 +29,10 @@ from nova_sev_attest.keyservice import context
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.handlers import firmwares
 from nova_sev_attest.keyservice.handlers import launches
+from nova_sev_attest.keyservice.handlers import platforms
 from nova_sev_attest.keyservice.handlers import policies
 from nova_sev_attest.keyservice.handlers import root
+from nova_sev_attest.keyservice import microversion
 from nova_sev_attest.keyservice import service as keyservice
 
 LOG = logging.getLogger(__name__)
@@ -151,7 +153,7 @@ def _unexpected(req, resp, error, params):
 
 
 def _api(service):
-    api = falcon.App(middleware=[_Identity()])
+    api = falcon.App(middleware=[_Identity(), microversion.Negotiation()])
     api.req_options.strip_url_path_trailing_slash = True
     # Later ones are tried first.
     api.add_error_handler(Exception, _unexpected)
@@ -166,6 +168,12 @@ def _api(service):
     api.add_route('/v1/firmwares/{sha256}', firmwares.Item(service))
     api.add_route('/v1/policies', policies.Collection(service))
     api.add_route('/v1/policies/{policy_id}', policies.Item(service))
+    api.add_route('/v1/policies/{policy_id}/revisions',
+                  policies.Revisions(service))
+    api.add_route('/v1/policies/{policy_id}/revisions/{revision}',
+                  policies.Revision(service))
+    api.add_route('/v1/platforms', platforms.Collection(service))
+    api.add_route('/v1/platforms/{platform_id}', platforms.Item(service))
     api.add_route('/v1/launches', launches.Collection(service))
     api.add_route('/v1/launches/{launch_id}', launches.Item(service))
     api.add_route('/v1/launches/{launch_id}/evidence',
@@ -185,12 +193,15 @@ def make(service):
         # Nothing behind it looks whether a token was confirmed.
         'delay_auth_decision': False,
     })
-    health = healthcheck.Healthcheck(None, conf)
+    ready = healthcheck.Healthcheck(None, conf)
+    alive = healthcheck.Healthcheck(None, {'backends': []})
 
     def route(environ, start_response):
         path = environ.get('PATH_INFO', '')
         if path == '/healthcheck':
-            return health(environ, start_response)
+            return ready(environ, start_response)
+        if path == '/healthcheck/live':
+            return alive(environ, start_response)
         if path in _PUBLIC or not path:
             return api(environ, start_response)
         return guarded(environ, start_response)

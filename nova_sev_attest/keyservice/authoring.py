@@ -226,9 +226,21 @@ class Authoring:
             return policy
 
     @db_api.retried
-    def delete_policy(self, project_id, policy_id):
+    def delete_policy(self, project_id, policy_id, matches=None):
+        """Delete a policy.
+
+        :param matches: function that tells whether a Policy is the one that
+            the caller read; None deletes it as it is
+        :raises PreconditionFailed: it is not
+        """
         with self._journal.writer() as entry:
-            policy = policies.get(entry.session, project_id, policy_id)
+            policy = policies.get_locked(entry.session, project_id,
+                                         policy_id)
+            if matches is not None and not matches(policy):
+                raise errors.PreconditionFailed(
+                    'policy_changed',
+                    'If-Match does not name the current revision of the '
+                    'policy; read it again.')
             policies.delete(entry.session, project_id, policy_id)
             entry.record('policy.deleted', project_id, subject=policy_id,
                          **_identity(policy))

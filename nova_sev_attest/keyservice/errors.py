@@ -63,6 +63,11 @@ class MethodNotAllowed(ServiceError):
     title = 'Method Not Allowed'
 
 
+class NotAcceptable(ServiceError):
+    status = 406
+    title = 'Not Acceptable'
+
+
 class Conflict(ServiceError):
     status = 409
     title = 'Conflict'
@@ -119,7 +124,7 @@ class Denied(Forbidden):
 _BY_STATUS = {
     cls.status: cls for cls in (
         BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed,
-        Conflict, LengthRequired, PreconditionFailed, TooLarge,
+        NotAcceptable, Conflict, LengthRequired, PreconditionFailed, TooLarge,
         UnsupportedMediaType, PreconditionRequired, Internal, Unavailable)}
 
 

@@ -44,29 +44,35 @@ class Authorizer:
     def __init__(self, conf):
         self._enforcer = make_enforcer(conf)
 
-    def allows(self, context, rule, project_id=None):
-        """Whether the operation is allowed on what belongs to a project.
+    def allows(self, context, rule):
+        """Whether the caller may do an operation.
 
-        :param project_id: owner of the target; None: the caller's project
+        Rules are asked about the caller's own project; what belongs to
+        another one is looked for under it and not found.
         """
-        if context.project_id is None:
-            # Would equal a target that has no project either.
+        if context.project_id is None and context.system_scope is None:
+            # Scoped to nothing, or to a domain.
             return False
-        if project_id is None:
-            project_id = context.project_id
+        # Never None, which would equal the project of a token without one.
+        target = {'project_id': context.project_id or ''}
         try:
-            return bool(self._enforcer.authorize(
-                rule, {'project_id': project_id}, context, do_raise=False))
+            return bool(self._enforcer.authorize(rule, target, context,
+                                                 do_raise=False))
         except policy.InvalidScope:
             return False
 
-    def require(self, context, rule, project_id=None):
-        """Like allows().
+    def require(self, context, rule):
+        """Like allows(), for an operation within the caller's project.
 
-        :raises Forbidden: when it is not allowed
+        :raises Forbidden: it is not allowed, or the token has no project
         """
-        if not self.allows(context, rule, project_id):
-            raise errors.Forbidden(
-                'forbidden',
-                f'The operation {rule} is not allowed to the roles of this '
-                f'token ({", ".join(sorted(context.roles)) or "none"}).')
+        if context.project_id is None or not self.allows(context, rule):
+            raise forbidden(context, rule)
+
+
+def forbidden(context, rule):
+    """The error of an operation that is not allowed to the caller."""
+    return errors.Forbidden(
+        'forbidden',
+        f'The operation {rule} is not allowed to the roles of this token '
+        f'({", ".join(sorted(context.roles)) or "none"}) in its scope.')

@@ -19,10 +19,12 @@ from nova_sev_attest.keyservice import authoring
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import engine
 from nova_sev_attest.keyservice.engine import parts
+from nova_sev_attest.keyservice import hosts
 from nova_sev_attest.keyservice import journal
 from nova_sev_attest.keyservice import policy
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice import servers
+from nova_sev_attest.keyservice import sightings
 from nova_sev_attest.keyservice import stores
 from nova_sev_attest.trust import chips
 from nova_sev_attest.trust import roots
@@ -42,6 +44,7 @@ class Service:
         self.conf = conf
         self.database = db_api.Database(conf)
         self.authorizer = policy.Authorizer(conf)
+        self.host_credentials = hosts.HostCredentials(conf)
         anchors = roots.load_anchors(conf.trust.amd_certificates,
                                      conf.trust.extra_anchors)
         LOG.info('Trusted platform roots: %s.', ', '.join(
@@ -59,7 +62,8 @@ class Service:
         self.engine = engine.Engine(parts.Parts(
             conf=conf, database=self.database, journal=self.journal,
             store=store, servers=servers.ServerReader(conf), keys=keys,
-            anchors=anchors, chips=chips.from_conf(conf.trust, anchors)))
+            anchors=anchors, chips=chips.from_conf(conf.trust, anchors),
+            sightings=sightings.Sightings(self.database)))
 
 
 def _audit_keys(conf):

@@ -269,3 +269,40 @@ class AuditCheckpoint(_AuditPoint, Base):
     """The last record that was purged of a project's chain."""
 
     __tablename__ = 'audit_checkpoints'
+
+
+class Platform(Base):
+    """What the launches of one project saw of a platform, or those of all.
+
+    A host's certificates that never verified say nothing of what it is;
+    there is one row of those for each host.
+    """
+
+    __tablename__ = 'platforms'
+    __table_args__ = (
+        sa.Index('platforms_project_id_last_seen_at_idx',
+                 'project_id', 'last_seen_at'),
+        sa.Index('platforms_platform_id_idx', 'platform_id'), _TABLE)
+
+    # Made of the next two, so that the database keeps them apart.
+    id = sa.Column(Uuid, primary_key=True)
+    # Made of the host and the CEK's fingerprint.
+    platform_id = sa.Column(Uuid, nullable=False)
+    # NULL: the launches of all projects.
+    project_id = sa.Column(ProjectId)
+    host = sa.Column(sa.String(255), nullable=False)
+    # NULL while no certificates of the host verified, and so are the next.
+    root = sa.Column(sa.String(64))
+    emulated = sa.Column(sa.Boolean)
+    api_major = sa.Column(sa.Integer)
+    api_minor = sa.Column(sa.Integer)
+    build = sa.Column(sa.Integer)
+    cek = sa.Column(Sha256)
+    chip = sa.Column(sa.String(128))
+    first_seen_at = sa.Column(Time, nullable=False)
+    last_seen_at = sa.Column(Time, nullable=False)
+    last_verified_at = sa.Column(Time)
+    last_attested_at = sa.Column(Time)
+    last_verdict = sa.Column(sa.String(16), nullable=False)
+    last_reason_code = sa.Column(sa.String(64))
+    last_reason_detail = sa.Column(sa.Text)

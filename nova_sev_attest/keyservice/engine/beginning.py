@@ -63,6 +63,7 @@ class Beginning:
         if launch is None:
             launch = self._begin(launch_id, token_hash, fingerprint, request)
             if self._insert(launch):
+                self._parts.sightings.began(launch)
                 LOG.info(
                     'Launch %(id)s of server %(server)s on host %(host)s '
                     'began under policy %(policy)s, revision %(revision)d.',
@@ -125,8 +126,8 @@ class Beginning:
             policy = self._select_policy(server)
             launch = dataclasses.replace(
                 launch, policy_id=policy.id, policy_revision=policy.revision)
-            platform = self._platforms.admit(request, policy.content,
-                                             certificates)
+            platform = self._platforms.admit(
+                request, policy.content, certificates, server.project_id)
         except errors.Denied as denial:
             self._refuse(launch, denial)
             raise

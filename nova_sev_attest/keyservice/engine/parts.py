@@ -30,6 +30,7 @@ class Parts:
     :ivar keys: KeyRepository
     :ivar anchors: the configured trust anchors
     :ivar chips: ChipCertificates
+    :ivar sightings: Sightings
     :ivar expected: the launch digests of policies, kept
     """
 
@@ -41,5 +42,6 @@ class Parts:
     keys: typing.Any
     anchors: typing.Any
     chips: typing.Any
+    sightings: typing.Any
     expected: typing.Any = dataclasses.field(
         default_factory=expectation.Cache)

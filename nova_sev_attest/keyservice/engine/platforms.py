@@ -43,9 +43,10 @@ class Platforms:
     def __init__(self, parts):
         self._parts = parts
 
-    def admit(self, request, content, certificates):
+    def admit(self, request, content, certificates, project_id):
         """Hold a host to a policy.
 
+        :param project_id: the project whose policy it is
         :returns: VerifiedPlatform
         :raises Denied: the policy does not allow it
         """
@@ -54,17 +55,21 @@ class Platforms:
                 'technology_not_allowed',
                 f'Policy {content.name!r} does not allow '
                 f'{request["technology"]}.')
-        trusted = wanted(content)
+        trusted, platform = wanted(content), None
         try:
             platform = self._identify(
                 request, certificates, trusted.needs_chip).verify(
                     [anchor for anchor in self._parts.anchors
                      if anchor.name in content.trusted_roots])
             trusted.admit(platform)
-        except platform_policy.PlatformNotAllowed as exc:
-            raise errors.Denied(exc.code, str(exc)) from exc
         except launch_errors.VerificationError as exc:
-            raise errors.Denied('platform_untrusted', str(exc)) from exc
+            code = (exc.code
+                    if isinstance(exc, platform_policy.PlatformNotAllowed)
+                    else 'platform_untrusted')
+            denial = errors.Denied(code, str(exc))
+            self._parts.sightings.refused(request['host'], project_id,
+                                          denial, platform)
+            raise denial from exc
         return platform
 
     def _identify(self, request, certificates, needed):

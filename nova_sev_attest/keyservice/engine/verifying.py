@@ -84,6 +84,7 @@ class Verifying:
         if not done:
             # Another request released, or the time is over.
             return requests.again(launch, fingerprint)
+        self._parts.sightings.attested(launch, parsed.build)
         LOG.info('Launch %(id)s of server %(server)s verified; %(what)s',
                  {'id': launch.id, 'server': launch.server_id,
                   'what': ('its secrets were released.' if packet else

@@ -12,12 +12,18 @@
 
 """What the handlers of all resources do alike."""
 
+import re
 import urllib.parse
+
+import falcon
 
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.schemas import document
 
 JSON = 'application/json'
+
+# Entity tags, RFC 9110, 8.8.3.
+_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
 
 
 def base(req):
@@ -86,7 +92,48 @@ def next_links(req, more, marker, limit, query):
     """
     if not more:
         return []
-    kept = {name: value for name, value in query.items()
-            if name != 'marker'}
-    text = urllib.parse.urlencode(kept | {'limit': limit, 'marker': marker})
+    kept = {name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in query.items() if name != 'marker'}
+    text = urllib.parse.urlencode(
+        kept | {'limit': limit, 'marker': marker}, doseq=True)
     return [{'rel': 'next', 'href': f'{base(req)}{req.path}?{text}'}]
+
+
+def answer(req, resp, etag, media):
+    """Answer with a representation, or 304 when the caller has it already.
+
+    :param etag: opaque text that names what is shown, without quotes
+    """
+    resp.set_header('ETag', f'"{etag}"')
+    if req.method == 'GET' and _names(
+            req.get_header('If-None-Match'), etag, weakly=True):
+        resp.status = falcon.HTTP_304
+        return
+    resp.media = media
+
+
+def read_condition(req, operation):
+    """The condition If-Match of a request.
+
+    :returns: function that tells whether the condition names an ETag (as
+        given to answer()); None when the request has no condition
+    :raises BadRequest: the header is not as documented
+    """
+    text = req.get_header('If-Match')
+    operation.check_header('If-Match', text)
+    if text is None:
+        return None
+    return lambda etag: _names(text, etag)
+
+
+def _names(text, etag, weakly=False):
+    """Whether the value of a conditional header names an ETag.
+
+    :param text: the header's value (RFC 9110, 13.1), or None
+    :param etag: opaque text without quotes
+    :param weakly: whether weak tags count
+    """
+    if text is None or text.strip() == '*':
+        return text is not None
+    return any(tag == etag and (weakly or not weak)
+               for weak, tag in _ENTITY_TAG.findall(text))

@@ -14,12 +14,18 @@
 
 import falcon
 
+from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.handlers import common
 from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.policies import firmwares as rules
 from nova_sev_attest.keyservice.schemas import firmwares as schemas
 
 OCTETS = 'application/octet-stream'
+
+
+def _etag(firmware):
+    # Not its SHA-256: another upload of the same image is another firmware.
+    return firmware.id
 
 
 class Collection:
@@ -56,7 +62,7 @@ class Item:
         schemas.SHOW.check_path({'sha256': sha256})
         with self._service.database.reader() as session:
             firmware = firmwares.get(session, context.project_id, sha256)
-        resp.media = {'firmware': schemas.view(firmware, common.base(req))}
+        self._show(req, resp, firmware)
 
     def on_put(self, req, resp, sha256):
         context = req.context.identity
@@ -67,11 +73,25 @@ class Item:
         firmware, new = self._service.authoring.upload_firmware(
             context.project_id, sha256, data)
         resp.status = falcon.HTTP_201 if new else falcon.HTTP_200
-        resp.media = {'firmware': schemas.view(firmware, common.base(req))}
+        self._show(req, resp, firmware)
 
     def on_delete(self, req, resp, sha256):
         context = req.context.identity
         self._service.authorizer.require(context, rules.DELETE)
         schemas.DELETE.check_path({'sha256': sha256})
+        matches = common.read_condition(req, schemas.DELETE)
+        if matches is not None:
+            with self._service.database.reader() as session:
+                firmware = firmwares.get(session, context.project_id, sha256)
+            if not matches(_etag(firmware)):
+                raise errors.PreconditionFailed(
+                    'firmware_changed',
+                    'If-Match does not name this upload of the firmware; '
+                    'read it again.')
         self._service.authoring.delete_firmware(context.project_id, sha256)
         resp.status = falcon.HTTP_204
+
+    @staticmethod
+    def _show(req, resp, firmware):
+        common.answer(req, resp, _etag(firmware), {
+            'firmware': schemas.view(firmware, common.base(req))})

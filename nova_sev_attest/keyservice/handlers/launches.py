@@ -26,14 +26,16 @@ class _Resource:
     def __init__(self, service):
         self._service = service
 
-    def _scope(self, context, reduced_rule, full_rule):
-        """How much the caller may see.
+    def _view(self, context, rule, rule_for_all):
+        """What the caller may see of which launches.
 
-        :returns: (project that launches must belong to, None for any; view)
+        :returns: (project that launches must belong to, None for any;
+            function of a launch and the base URL that gives a view)
+        :raises Forbidden: nothing
         """
-        if self._service.authorizer.allows(context, reduced_rule):
-            return None, schemas.reduced
-        self._service.authorizer.require(context, full_rule)
+        if self._service.authorizer.allows(context, rule_for_all):
+            return None, schemas.operators
+        self._service.authorizer.require(context, rule)
         return context.project_id, schemas.full
 
     def _read(self, req, rule, operation, launch_id):
@@ -52,14 +54,14 @@ class _Resource:
 class Collection(_Resource):
 
     def on_get(self, req, resp):
-        project_id, view = self._scope(
-            req.context.identity, rules.LIST_REDUCED, rules.LIST)
+        project_id, view = self._view(
+            req.context.identity, rules.LIST, rules.LIST_ALL)
         limit, query = common.read_query(
             req, schemas.LIST, self._service.conf.api.max_limit)
         self._service.engine.sweep()
         with self._service.database.reader() as session:
             found, more = launches.page(
-                session, limit, project_id=project_id, **query)
+                session, limit, visible_to=project_id, **query)
         resp.media = {
             'launches': [view(launch, common.base(req))
                          for launch in found],
@@ -71,8 +73,8 @@ class Collection(_Resource):
 class Item(_Resource):
 
     def on_get(self, req, resp, launch_id):
-        project_id, view = self._scope(
-            req.context.identity, rules.SHOW_REDUCED, rules.SHOW)
+        project_id, view = self._view(
+            req.context.identity, rules.SHOW, rules.SHOW_ALL)
         schemas.SHOW.check_path({'launch_id': launch_id})
         self._service.engine.sweep()
         with self._service.database.reader() as session:
@@ -82,6 +84,8 @@ class Item(_Resource):
     def on_put(self, req, resp, launch_id):
         token, body = self._read(req, rules.CREATE, schemas.CREATE,
                                  launch_id)
+        self._service.host_credentials.check(
+            req.context.identity, body['launch']['host'])
         launch, new = self._service.engine.create(
             launch_id, token, body['launch'])
         resp.status = falcon.HTTP_201 if new else falcon.HTTP_200

@@ -22,7 +22,8 @@ from nova_sev_attest.keyservice.schemas import policies as schemas
 
 
 def _etag(policy):
-    return f'"{policy.id}.{policy.revision}"'
+    """Names what an owner said; warnings may change without it."""
+    return f'{policy.id}.{policy.revision}'
 
 
 class _Resource:
@@ -32,9 +33,8 @@ class _Resource:
         self._service = service
 
     def _show(self, req, resp, policy, warnings):
-        resp.set_header('ETag', _etag(policy))
-        resp.media = {'policy': schemas.view(policy, warnings,
-                                             common.base(req))}
+        common.answer(req, resp, _etag(policy), {
+            'policy': schemas.view(policy, warnings, common.base(req))})
 
 
 class Collection(_Resource):
@@ -84,25 +84,57 @@ class Item(_Resource):
         context = req.context.identity
         self._service.authorizer.require(context, rules.UPDATE)
         schemas.UPDATE.check_path({'policy_id': policy_id})
-        condition = req.get_header('If-Match')
-        if condition is None:
+        matches = common.read_condition(req, schemas.UPDATE)
+        if matches is None:
             raise errors.PreconditionRequired(
                 'if_match_missing',
                 'A change needs the header If-Match with the ETag of the '
                 'revision that it was made from.')
-        schemas.UPDATE.check_header('If-Match', condition)
-        tags = [tag.strip() for tag in condition.split(',')]
         body = common.read_json(req, schemas.UPDATE,
                                 self._service.conf.api.max_body_size)
         policy, warnings = self._service.authoring.update_policy(
             context, policy_id,
-            lambda policy: '*' in tags or _etag(policy) in tags,
-            body['policy'])
+            lambda policy: matches(_etag(policy)), body['policy'])
         self._show(req, resp, policy, warnings)
 
     def on_delete(self, req, resp, policy_id):
         context = req.context.identity
         self._service.authorizer.require(context, rules.DELETE)
         schemas.DELETE.check_path({'policy_id': policy_id})
-        self._service.authoring.delete_policy(context.project_id, policy_id)
+        matches = common.read_condition(req, schemas.DELETE)
+        self._service.authoring.delete_policy(
+            context.project_id, policy_id,
+            matches and (lambda policy: matches(_etag(policy))))
         resp.status = falcon.HTTP_204
+
+
+class Revisions(_Resource):
+
+    def on_get(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.LIST_REVISIONS)
+        schemas.LIST_REVISIONS.check_path({'policy_id': policy_id})
+        limit, query = common.read_query(
+            req, schemas.LIST_REVISIONS, self._service.conf.api.max_limit)
+        with self._service.database.reader() as session:
+            found, more = policies.page_of_revisions(
+                session, context.project_id, policy_id, limit, **query)
+        resp.media = {
+            'revisions': [schemas.revision(policy, common.base(req))
+                          for policy in found],
+            'revisions_links': common.next_links(
+                req, more, found and found[-1].revision, limit, query),
+        }
+
+
+class Revision(_Resource):
+
+    def on_get(self, req, resp, policy_id, revision):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.SHOW_REVISION)
+        path = schemas.SHOW_REVISION.check_path(
+            {'policy_id': policy_id, 'revision': revision})
+        with self._service.database.reader() as session:
+            policy = policies.get(session, context.project_id, **path)
+        common.answer(req, resp, f'{policy.id}.{policy.revision}', {
+            'revision': schemas.revision(policy, common.base(req))})

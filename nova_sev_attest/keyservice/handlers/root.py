@@ -15,6 +15,7 @@
 import falcon
 
 from nova_sev_attest.keyservice.handlers import common
+from nova_sev_attest.keyservice import microversion
 from nova_sev_attest.keyservice.schemas import document
 
 
@@ -22,6 +23,8 @@ def _version(req):
     return {
         'id': 'v1.0',
         'status': 'CURRENT',
+        'min_version': str(microversion.LOWEST),
+        'max_version': str(microversion.HIGHEST),
         'links': [
             {'rel': 'self', 'href': common.base(req) + '/v1'},
             {'rel': 'describedby',

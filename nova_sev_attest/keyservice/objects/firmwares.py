@@ -27,6 +27,9 @@ from nova_sev_attest.launch import firmware as launch_firmware
 
 PART_SIZE = 1024 * 1024
 
+_COLLECTION = paging.Collection(
+    models.Firmware, ('created_at', 'size', 'sha256'), 'created_at:asc')
+
 
 @dataclasses.dataclass(frozen=True)
 class Firmware:
@@ -123,20 +126,22 @@ def load(session, project_id, sha256s):
             for row in rows if row is not None}
 
 
-def page(session, project_id, limit, marker=None):
-    """One page, oldest first, marked by SHA-256.
+def page(session, project_id, limit, sort=None, marker=None,
+         created_at=None):
+    """One page, marked by SHA-256.
 
     :returns: (list of Firmware, whether more follow)
     """
-    query = sa.select(models.Firmware).where(
-        models.Firmware.project_id == project_id)
+    query = paging.restrict(
+        sa.select(models.Firmware).where(
+            models.Firmware.project_id == project_id),
+        models.Firmware.created_at, created_at)
     if marker is not None:
-        after = find(session, project_id, marker)
-        if after is None:
-            raise paging.unknown_marker(marker)
-        query = query.where(paging.after(models.Firmware, after))
-    query = query.order_by(models.Firmware.created_at, models.Firmware.id)
-    rows, more = paging.take(session, query, limit)
+        wanted = marker
+        marker = find(session, project_id, wanted)
+        if marker is None:
+            raise paging.unknown_marker(wanted)
+    rows, more = _COLLECTION.select(session, query, limit, sort, marker)
     return [Firmware._from_row(row) for row in rows], more
 
 

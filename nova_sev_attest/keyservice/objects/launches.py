@@ -41,6 +41,12 @@ _EXPIRED_DETAIL = ('No evidence that verifies came in time; the launch\'s '
                    'keys are destroyed. Start the server again.')
 _SUPERSEDED_DETAIL = 'A newer launch of the same server took its place.'
 
+_COLLECTION = paging.Collection(
+    models.Launch,
+    ('created_at', 'updated_at', 'expires_at', 'status', 'host',
+     'server_id'),
+    'created_at:desc')
+
 
 @dataclasses.dataclass(frozen=True)
 class Release:
@@ -173,27 +179,26 @@ def find_with_evidence(session, launch, fingerprint):
         .limit(1)).one_or_none()
 
 
-def page(session, limit, marker=None, project_id=None, server_id=None,
-         status=None):
-    """One page, newest first.
+def page(session, limit, visible_to=None, sort=None, marker=None,
+         created_at=None, **equal):
+    """One page.
 
+    :param visible_to: project that all of them must belong to; None: any
+    :param equal: values that columns must have, by their names
     :returns: (list of Launch, whether more follow)
     """
-    query = sa.select(models.Launch)
-    if project_id is not None:
-        query = query.where(models.Launch.project_id == project_id)
-    if server_id is not None:
-        query = query.where(models.Launch.server_id == server_id)
-    if status is not None:
-        query = query.where(models.Launch.status == status)
+    query = paging.restrict(sa.select(models.Launch),
+                            models.Launch.created_at, created_at)
+    if visible_to is not None:
+        query = query.where(models.Launch.project_id == visible_to)
+    for name, value in equal.items():
+        query = query.where(getattr(models.Launch, name) == value)
     if marker is not None:
-        last = find(session, marker)
-        if last is None or project_id not in (None, last.project_id):
-            raise paging.unknown_marker(marker)
-        query = query.where(paging.after(models.Launch, last, True))
-    query = query.order_by(models.Launch.created_at.desc(),
-                           models.Launch.id.desc())
-    rows, more = paging.take(session, query, limit)
+        wanted = marker
+        marker = find(session, wanted)
+        if marker is None or visible_to not in (None, marker.project_id):
+            raise paging.unknown_marker(wanted)
+    rows, more = _COLLECTION.select(session, query, limit, sort, marker)
     return [Launch._from_row(row) for row in rows], more
 
 

@@ -25,6 +25,11 @@ from nova_sev_attest.keyservice.db import models
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.objects import paging
 
+_COLLECTION = paging.Collection(
+    models.Policy, ('created_at', 'updated_at', 'name'), 'created_at:asc')
+_REVISIONS = paging.Collection(
+    models.PolicyRevision, ('revision',), 'revision:desc', unique='revision')
+
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -81,33 +86,79 @@ class Policy:
     updated_at: datetime.datetime
 
 
-def _row(session, project_id, policy_id):
-    row = session.scalars(sa.select(models.Policy).where(
+def _query(project_id, policy_id):
+    return sa.select(models.Policy).where(
         models.Policy.project_id == project_id,
-        models.Policy.id == policy_id)).one_or_none()
+        models.Policy.id == policy_id)
+
+
+def _row(session, project_id, policy_id):
+    row = session.scalars(_query(project_id, policy_id)).one_or_none()
     if row is None:
-        raise errors.NotFound('policy_not_found',
-                              f'The project has no policy {policy_id}.')
+        raise _not_found(policy_id)
     return row
+
+
+def _not_found(policy_id):
+    return errors.NotFound('policy_not_found',
+                           f'The project has no policy {policy_id}.')
+
+
+def _of_revision(row, stored):
+    return Policy(
+        id=row.id, revision=stored.revision, project_id=row.project_id,
+        content=Content(**json.loads(stored.body)),
+        created_at=row.created_at, updated_at=stored.created_at)
 
 
 def _load(session, row, revision=None):
     number = row.revision if revision is None else revision
     stored = session.scalars(sa.select(models.PolicyRevision).where(
         models.PolicyRevision.policy_id == row.id,
-        models.PolicyRevision.revision == number)).one()
-    return Policy(
-        id=row.id, revision=number, project_id=row.project_id,
-        content=Content(**json.loads(stored.body)),
-        created_at=row.created_at, updated_at=stored.created_at)
+        models.PolicyRevision.revision == number)).one_or_none()
+    if stored is None:
+        raise errors.NotFound(
+            'policy_revision_not_found',
+            f'Policy {row.id} has no revision {number}; its current one is '
+            f'{row.revision}.')
+    return _of_revision(row, stored)
 
 
 def get(session, project_id, policy_id, revision=None):
     """A policy at a revision, the current one by default.
 
-    :raises NotFound: the project has no such policy
+    :raises NotFound: the project has no such policy, or it no such revision
     """
     return _load(session, _row(session, project_id, policy_id), revision)
+
+
+def get_locked(session, project_id, policy_id):
+    """Like get(); no other transaction changes it until this one ends."""
+    row = session.scalars(_query(project_id, policy_id)
+                          .with_for_update()).one_or_none()
+    if row is None:
+        raise _not_found(policy_id)
+    return _load(session, row)
+
+
+def page_of_revisions(session, project_id, policy_id, limit, sort=None,
+                      marker=None):
+    """One page of the revisions of a policy.
+
+    :param marker: number of a revision
+    :returns: (list of Policy, whether more follow)
+    :raises NotFound: the project has no such policy
+    """
+    row = _row(session, project_id, policy_id)
+    query = sa.select(models.PolicyRevision).where(
+        models.PolicyRevision.policy_id == policy_id)
+    if marker is not None:
+        wanted = marker
+        marker = session.get(models.PolicyRevision, (policy_id, wanted))
+        if marker is None:
+            raise paging.unknown_marker(wanted)
+    stored, more = _REVISIONS.select(session, query, limit, sort, marker)
+    return [_of_revision(row, one) for one in stored], more
 
 
 def find_by_name(session, project_id, name):
@@ -133,22 +184,30 @@ def find_default(session, project_id):
     return row and _load(session, row)
 
 
-def page(session, project_id, limit, marker=None, name=None):
-    """One page, oldest first.
+def page(session, project_id, limit, sort=None, marker=None, name=None,
+         is_default=None, revoked=None, created_at=None):
+    """One page.
 
     :returns: (list of Policy, whether more follow)
     """
-    query = sa.select(models.Policy).where(
-        models.Policy.project_id == project_id)
+    query = paging.restrict(
+        sa.select(models.Policy).where(
+            models.Policy.project_id == project_id),
+        models.Policy.created_at, created_at)
     if name is not None:
         query = query.where(models.Policy.name == name)
+    for column, wanted in ((models.Policy.default_of, is_default),
+                           (models.Policy.revoked_at, revoked)):
+        if wanted is not None:
+            query = query.where(column.is_not(None) if wanted
+                                else column.is_(None))
     if marker is not None:
-        last = find_by_id(session, project_id, marker)
-        if last is None:
-            raise paging.unknown_marker(marker)
-        query = query.where(paging.after(models.Policy, last))
-    query = query.order_by(models.Policy.created_at, models.Policy.id)
-    rows, more = paging.take(session, query, limit)
+        wanted = marker
+        marker = session.scalars(
+            _query(project_id, wanted)).one_or_none()
+        if marker is None:
+            raise paging.unknown_marker(wanted)
+    rows, more = _COLLECTION.select(session, query, limit, sort, marker)
     return [_load(session, row) for row in rows], more
 
 

@@ -16,10 +16,11 @@ import itertools
 
 from nova_sev_attest.keyservice.policies import firmwares
 from nova_sev_attest.keyservice.policies import launches
+from nova_sev_attest.keyservice.policies import platforms
 from nova_sev_attest.keyservice.policies import policies
 
 
 def list_rules():
     """All rules; entry point of the namespace oslo.policy.policies."""
     return list(itertools.chain(
-        firmwares.RULES, policies.RULES, launches.RULES))
+        firmwares.RULES, policies.RULES, launches.RULES, platforms.RULES))

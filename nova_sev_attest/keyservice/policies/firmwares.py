@@ -25,18 +25,18 @@ RULES = [
     policy.DocumentedRuleDefault(
         LIST, base.PROJECT_READER, 'List the project\'s firmwares.',
         [{'method': 'GET', 'path': '/v1/firmwares'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         SHOW, base.PROJECT_READER, 'Show a firmware of the project.',
         [{'method': 'GET', 'path': '/v1/firmwares/{sha256}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         UPLOAD, base.PROJECT_MEMBER, 'Upload a firmware.',
         [{'method': 'PUT', 'path': '/v1/firmwares/{sha256}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         DELETE, base.PROJECT_MEMBER,
         'Delete a firmware that no policy names.',
         [{'method': 'DELETE', 'path': '/v1/firmwares/{sha256}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
 ]

@@ -18,8 +18,8 @@ from nova_sev_attest.keyservice.policies import base
 
 LIST = 'attestation:launches:list'
 SHOW = 'attestation:launches:show'
-LIST_REDUCED = 'attestation:launches:list-reduced'
-SHOW_REDUCED = 'attestation:launches:show-reduced'
+LIST_ALL = 'attestation:launches:list-all'
+SHOW_ALL = 'attestation:launches:show-all'
 CREATE = 'attestation:launches:create'
 EVIDENCE = 'attestation:launches:evidence'
 OUTCOME = 'attestation:launches:outcome'
@@ -28,31 +28,32 @@ RULES = [
     policy.DocumentedRuleDefault(
         LIST, base.PROJECT_READER, 'List the launches of the project.',
         [{'method': 'GET', 'path': '/v1/launches'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         SHOW, base.PROJECT_READER, 'Show a launch of the project.',
         [{'method': 'GET', 'path': '/v1/launches/{launch_id}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
-        LIST_REDUCED, base.SERVICE,
-        'List launches of all projects without what only the owner may see.',
+        LIST_ALL, base.SYSTEM_READER,
+        'List launches of all projects: that they were and why they ended '
+        'as they did, without what only the owner may see.',
         [{'method': 'GET', 'path': '/v1/launches'}],
-        scope_types=['project']),
+        scope_types=base.ANY),
     policy.DocumentedRuleDefault(
-        SHOW_REDUCED, base.SERVICE,
+        SHOW_ALL, base.SYSTEM_READER,
         'Show any launch without what only the owner may see.',
         [{'method': 'GET', 'path': '/v1/launches/{launch_id}'}],
-        scope_types=['project']),
+        scope_types=base.ANY),
     policy.DocumentedRuleDefault(
         CREATE, base.SERVICE, 'Begin a launch of a server.',
         [{'method': 'PUT', 'path': '/v1/launches/{launch_id}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         EVIDENCE, base.SERVICE, 'Send the evidence of a launch.',
         [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/evidence'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         OUTCOME, base.SERVICE, 'Report how a launch ended.',
         [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/outcome'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
 ]

@@ -21,30 +21,43 @@ SHOW = 'attestation:policies:show'
 CREATE = 'attestation:policies:create'
 UPDATE = 'attestation:policies:update'
 DELETE = 'attestation:policies:delete'
+LIST_REVISIONS = 'attestation:policies:list-revisions'
+SHOW_REVISION = 'attestation:policies:show-revision'
 
 RULES = [
     policy.DocumentedRuleDefault(
         LIST, base.PROJECT_READER, 'List the project\'s policies.',
         [{'method': 'GET', 'path': '/v1/policies'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         SHOW, base.PROJECT_READER, 'Show a policy of the project.',
         [{'method': 'GET', 'path': '/v1/policies/{policy_id}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         CREATE, base.PROJECT_MEMBER,
         'Create a policy. The caller must also be able to read every secret '
         'that the policy names.',
         [{'method': 'POST', 'path': '/v1/policies'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         UPDATE, base.PROJECT_MEMBER,
         'Make a new revision of a policy. The caller must also be able to '
         'read every secret that the new revision names.',
         [{'method': 'PATCH', 'path': '/v1/policies/{policy_id}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         DELETE, base.PROJECT_MEMBER, 'Delete a policy.',
         [{'method': 'DELETE', 'path': '/v1/policies/{policy_id}'}],
-        scope_types=['project']),
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        LIST_REVISIONS, base.PROJECT_READER,
+        'List the revisions of a policy of the project.',
+        [{'method': 'GET', 'path': '/v1/policies/{policy_id}/revisions'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        SHOW_REVISION, base.PROJECT_READER,
+        'Show a revision of a policy of the project.',
+        [{'method': 'GET',
+          'path': '/v1/policies/{policy_id}/revisions/{revision}'}],
+        scope_types=base.PROJECT),
 ]

@@ -129,6 +129,13 @@ class Operation:
                 self._parameters[found['in'], found['name']] = (
                     found, _validator(f'{at}/schema'))
 
+    def _type(self, where, name):
+        """The JSON type of a parameter, None when it says none."""
+        schema = self._parameters[where, name][0]['schema']
+        while '$ref' in schema:
+            schema, _ = _resolve(schema)
+        return schema.get('type')
+
     def check_body(self, value):
         """Check a request body.
 
@@ -139,12 +146,16 @@ class Operation:
     def check_path(self, values):
         """Check path parameters, a dict of text.
 
+        :returns: dict of the values, integers as int
         :raises NotFound: nothing can have such a name
         """
-        for name, value in values.items():
-            if not self._parameters['path', name][1].is_valid(value):
+        result = {}
+        for name, text in values.items():
+            result[name] = _typed(self._type('path', name), text)
+            if not self._parameters['path', name][1].is_valid(result[name]):
                 raise errors.NotFound(
                     'not_found', f'There is no {name} such as that.')
+        return result
 
     def check_header(self, name, value):
         """Check a header's value, None when it is not there.
@@ -165,29 +176,39 @@ class Operation:
         """Check a query.
 
         :param values: list of (name, text)
-        :returns: dict of the values that are there, integers as int
+        :returns: dict of the values that are there: int, bool, text or, for
+            a parameter that may come several times, a list
         :raises BadRequest: unknown, repeated or malformed parameter
         """
         result = {}
         for name, text in values:
-            declared, validator = self._parameters.get(
-                ('query', name), (None, None))
-            if declared is None:
+            if ('query', name) not in self._parameters:
                 raise errors.BadRequest(
                     'request_invalid',
                     f'Unknown query parameter: {name[:64]}.')
-            if name in result:
+            wanted = self._type('query', name)
+            if wanted == 'array':
+                result.setdefault(name, []).append(text)
+            elif name in result:
                 raise errors.BadRequest(
                     'request_invalid', f'Query parameter {name} is given '
                     f'twice.')
-            value = text
-            if (declared['schema'].get('type') == 'integer'
-                    and text.isascii() and text.isdigit()
-                    and len(text) < 10):
-                value = int(text)
-            _check(validator, value, f'Query parameter {name}: ')
-            result[name] = value
+            else:
+                result[name] = _typed(wanted, text)
+        for name, value in result.items():
+            _check(self._parameters['query', name][1], value,
+                   f'Query parameter {name}: ')
         return result
+
+
+def _typed(wanted, text):
+    """A parameter's text as of a JSON type; as it is where it is not."""
+    if (wanted == 'integer' and text.isascii() and text.isdigit()
+            and len(text) < 10):
+        return int(text)
+    if wanted == 'boolean':
+        return {'true': True, 'false': False}.get(text, text)
+    return text
 
 
 def parse_json(data):

@@ -54,20 +54,31 @@ def reduced(launch, base):
     }
 
 
+def operators(launch, base):
+    """A launch as the operator sees it: that it was, where, and why it ended.
+
+    What the owner claimed, allowed or asked for is the owner's.
+    """
+    return reduced(launch, base) | {'platform': _platform(launch)}
+
+
 def full(launch, base):
     """A launch as its owner sees it."""
-    shown = reduced(launch, base)
+    shown = operators(launch, base)
     if shown['reason'] is not None:
         shown['reason'] |= launch.reason_owner or {}
-    shown['platform'] = launch.platform_root and {
+    shown['verdict'] = launch.verdict
+    return shown
+
+
+def _platform(launch):
+    return launch.platform_root and {
         'root': launch.platform_root,
         'emulated': launch.platform_emulated,
         'api_version': '{}.{}'.format(*launch.platform_api),
         'cek_fingerprint': launch.platform_cek.hex(),
         'chip_id': launch.platform_chip,
     }
-    shown['verdict'] = launch.verdict
-    return shown
 
 
 def session(launch, base):

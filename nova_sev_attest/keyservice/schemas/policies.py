@@ -22,15 +22,23 @@ CREATE = document.Operation('/v1/policies', 'post')
 SHOW = document.Operation('/v1/policies/{policy_id}', 'get')
 UPDATE = document.Operation('/v1/policies/{policy_id}', 'patch')
 DELETE = document.Operation('/v1/policies/{policy_id}', 'delete')
+LIST_REVISIONS = document.Operation(
+    '/v1/policies/{policy_id}/revisions', 'get')
+SHOW_REVISION = document.Operation(
+    '/v1/policies/{policy_id}/revisions/{revision}', 'get')
 
 
-def view(policy, warnings, base):
-    """A policy as the API shows it."""
+def _content(policy):
     shown = dataclasses.asdict(policy.content)
     shown['secrets'] = [
         {'guid': guid, 'secret_ref': secret_id}
         for guid, secret_id in policy.content.secrets.items()]
-    return shown | {
+    return shown
+
+
+def view(policy, warnings, base):
+    """A policy's current revision as the API shows it."""
+    return _content(policy) | {
         'id': policy.id,
         'revision': policy.revision,
         'project_id': policy.project_id,
@@ -38,4 +46,16 @@ def view(policy, warnings, base):
         'updated_at': common.time(policy.updated_at),
         'warnings': warnings,
         'links': common.self_link(base, f'/v1/policies/{policy.id}'),
+    }
+
+
+def revision(policy, base):
+    """A revision as the API shows it, current or not."""
+    return _content(policy) | {
+        'policy_id': policy.id,
+        'revision': policy.revision,
+        'project_id': policy.project_id,
+        'created_at': common.time(policy.updated_at),
+        'links': common.self_link(
+            base, f'/v1/policies/{policy.id}/revisions/{policy.revision}'),
     }

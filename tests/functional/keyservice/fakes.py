@@ -27,12 +27,18 @@ import uuid
 
 @dataclasses.dataclass
 class Identity:
-    """What a token stands for."""
+    """What a token stands for.
+
+    :ivar user_id: the user's name, too
+    :ivar system: whether it is scoped to the system, and to no project
+    """
 
     user_id: str
     project_id: str
     roles: tuple
     project_name: str = 'project'
+    system: bool = False
+    domain: str = 'Default'
 
 
 @dataclasses.dataclass
@@ -153,16 +159,19 @@ class Keystone(_Fake):
             handler.send(404, {'error': {'code': 404}})
 
     def _token(self, identity):
-        domain = {'id': 'default', 'name': 'Default'}
-        return {'token': {
+        domain = {'id': identity.domain.lower(), 'name': identity.domain}
+        scope = {'project': {
+            'id': identity.project_id, 'name': identity.project_name,
+            'domain': {'id': 'default', 'name': 'Default'}}}
+        if identity.system:
+            scope = {'system': {'all': True}}
+        return {'token': scope | {
             'methods': ['password'],
             'audit_ids': [uuid.uuid4().hex],
             'issued_at': '2020-01-01T00:00:00.000000Z',
             'expires_at': '2999-01-01T00:00:00.000000Z',
             'user': {'id': identity.user_id, 'name': identity.user_id,
                      'domain': domain, 'password_expires_at': None},
-            'project': {'id': identity.project_id,
-                        'name': identity.project_name, 'domain': domain},
             'roles': [{'id': role, 'name': role}
                       for role in identity.roles],
             'catalog': [

@@ -213,9 +213,15 @@ class KeyService:
     def member(self, project='p'):
         return self.api('member', 'reader', project=project)
 
-    def compute(self):
-        """Client with nova-compute's credential."""
-        return self.api('service', project='service', user='nova')
+    def compute(self, host='host-1'):
+        """Client with nova-compute's credential, which is a host's own."""
+        return self.api('service', project='service',
+                        user=f'nova-sev-attest-{host}')
+
+    def operator(self):
+        """Client of who reads all of the system."""
+        return Api(self.url, self.cloud.token(fakes.Identity(
+            'operator', None, ('reader',), system=True)))
 
     def upload(self, image=None, project='p'):
         """Upload a firmware; returns its SHA-256."""
@@ -267,7 +273,7 @@ class Host:
     def __init__(self, keyservice, project='p', policy=None, name='host-1',
                  server_id=None, platform=None, technology='amd-sev'):
         self.keyservice = keyservice
-        self.api = keyservice.compute()
+        self.api = keyservice.compute(name)
         self.name = name
         self.server_id = server_id or keyservice.cloud.nova.add(
             project, name, policy)
@@ -295,8 +301,10 @@ class Host:
         } | changes
 
     def create(self, **changes):
-        return self.api.put(self.path, headers=self.headers,
-                            json={'launch': self.request(**changes)})
+        api = (self.keyservice.compute(changes['host'])
+               if 'host' in changes else self.api)
+        return api.put(self.path, headers=self.headers,
+                       json={'launch': self.request(**changes)})
 
     def launch(self):
         """Begin the launch and start the guest; returns the launch."""

@@ -36,7 +36,8 @@ def test_every_operation_of_the_document_is_there(keyservice):
     """No answer says that a documented path or method does not exist."""
     api = keyservice.member()
     values = {'sha256': '0' * 64, 'policy_id': str(uuid.uuid4()),
-              'launch_id': str(uuid.uuid4())}
+              'launch_id': str(uuid.uuid4()), 'revision': 1,
+              'platform_id': str(uuid.uuid4())}
     for path, item in document.load()['paths'].items():
         for method in item.keys() - {'parameters'}:
             response = api(method.upper(), path.format(**values))

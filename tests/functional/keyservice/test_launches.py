@@ -319,7 +319,8 @@ class TestCreate:
         error(host.create(), 403, 'policy_missing')
         shown = host.show()
         assert (shown['status'], shown['policy_id']) == ('denied', None)
-        found, = host.api.get('/v1/launches?status=denied').json()['launches']
+        found, = either.operator().get(
+            '/v1/launches?status=denied').json()['launches']
         assert found['id'] == host.id
 
     def test_records_are_purged(self, keyservice):
@@ -432,7 +433,7 @@ class TestEvidence:
         assert reason['allowed'] == allowed
         assert reason['claimed'] == claims
         # The compute service sees neither.
-        shown = host.api.get(host.path).json()['launch']
+        shown = keyservice.operator().get(host.path).json()['launch']
         assert set(shown['reason']) == {'code', 'detail'}
         # The answer to a retry that missed the first one.
         assert error(host.send(evidence, claims), 403, code) == detail
@@ -497,7 +498,7 @@ class TestEvidence:
         assert 'older' not in detail
         reason = host.show()['reason']
         assert "that of policy 'older'" in reason['diagnosis']
-        shown = host.api.get(host.path).json()['launch']
+        shown = keyservice.operator().get(host.path).json()['launch']
         assert 'diagnosis' not in shown['reason']
 
     def test_a_diagnosis_knows_no_other_projects_policies(self, keyservice,
@@ -770,15 +771,22 @@ class TestOutcome:
 
 class TestRead:
 
-    def test_owner_and_compute(self, keyservice):
+    def test_owner_and_operator(self, keyservice):
         keyservice.policy()
         host = harness.Host(keyservice)
         host.launch()
         full = host.show()
-        reduced = host.api.get(host.path).json()['launch']
-        assert set(full) - set(reduced) == {'platform', 'verdict'}
+        seen = keyservice.operator().get(host.path).json()['launch']
+        assert set(full) - set(seen) == {'verdict'}
         assert keyservice.api('reader').get(host.path).json()[
             'launch'] == full
+
+    def test_compute_reads_nothing(self, keyservice):
+        keyservice.policy()
+        host = harness.Host(keyservice)
+        host.launch()
+        error(host.api.get(host.path), 403, 'forbidden')
+        error(host.api.get('/v1/launches'), 403, 'forbidden')
 
     def test_other_project_sees_nothing(self, keyservice):
         keyservice.policy()

@@ -36,13 +36,13 @@ from nova_sev_attest import messaging
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 
-NOVA = ('nova', 'nova-password')
+NOVA = ('nova-sev-attest-host-1', 'nova-password')
 
 
 @pytest.fixture
 def nova_user(cloud):
     """nova-compute's own user; an Identity to change."""
-    identity = fakes.Identity('nova', 'service', ('service',))
+    identity = fakes.Identity(NOVA[0], 'service', ('service',))
     cloud.users[NOVA] = identity
     yield identity
     del cloud.users[NOVA]
@@ -341,7 +341,7 @@ def test_not_a_word_in_the_log(keyservice, host, caplog):
         record.name.partition('.')[0] for record in caplog.records}
     nova_tokens = [token for token, identity
                    in keyservice.cloud.tokens.items()
-                   if identity.user_id == 'nova']
+                   if identity.user_id == NOVA[0]]
     assert nova_tokens
     for secret in (host.token, *nova_tokens, NOVA[1],
                    harness.b64(session.session), harness.b64(release.secret),

