@@ -178,7 +178,8 @@ def test_expand_and_contract(longer, manage_db):
     for _ in range(2):
         status, said = manage_db('sync', '--contract')
         assert status == 0
-        assert said.endswith('The database is at revision 9003.\n')
+        assert 'The database is at revision 9003.\n' in said
+        assert '--contract' not in said
     status, said = manage_db('check')
     assert status == 0 and 'revision 9003, as this' in said
 
@@ -186,7 +187,7 @@ def test_expand_and_contract(longer, manage_db):
 def test_sync_does_both(longer, manage_db):
     status, said = manage_db('sync')
     assert status == 0
-    assert said.endswith('The database is at revision 9003.\n')
+    assert 'The database is at revision 9003.\n' in said
 
 
 def test_phases_exclude_each_other(manage_db, capsys):
