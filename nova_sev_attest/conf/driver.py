@@ -29,11 +29,13 @@ DRIVER_OPTS = [
              'first instruction, or refused.'),
             ('optional',
              'Only servers that ask for it are attested: those with a '
-             'property attestation_policy, or a flavor with the extra spec '
-             'sev_attest:required=true. All others boot as without this '
+             'property attestation_policy, a flavor with the extra spec '
+             'sev_attest:mode=required, or an image with the property '
+             'sev_attest_mode=required. All others boot as without this '
              'driver.'),
         ],
-        help='Which servers with encrypted memory are attested.'),
+        help='Which servers with encrypted memory are attested. Flavor and '
+             'image can demand more than this, never less.'),
     cfg.StrOpt(
         'transport',
         default='http',
@@ -54,6 +56,20 @@ DRIVER_OPTS = [
              'destroyed. Keep it below the [launches] expiry of the key '
              'service. Each launch under way holds one of nova-compute\'s '
              'build threads that long at most.'),
+    cfg.FloatOpt(
+        'owner_timeout',
+        default=600.0, min=1.0,
+        help='Seconds that a launch waits for the server\'s owner, where '
+             'its policy wants the owner to make the session, to verify or '
+             'to approve; each time at most as long as the key service '
+             'allows. launch_timeout does not run meanwhile.'),
+    cfg.IntOpt(
+        'max_waiting',
+        default=4, min=0,
+        help='How many launches may wait for owners at the same time on '
+             'this host; more are refused with a message. Each holds a '
+             'of the max_concurrent_builds, of which one is always left '
+             'for other servers, or one of nova-compute\'s RPC workers.'),
     cfg.FloatOpt(
         'report_timeout',
         default=5.0, min=0.1,

@@ -24,9 +24,13 @@ in a namespace of ours: ::
 
 The persistent definition only ever says 'pending'. 'released' is written to
 the live definition alone, after the guest got what the key service released
-to it; libvirt forgets the live definition when the domain stops. So the mark
-is bound to one launch of one domain, outlives nova-compute and libvirtd, and
-cannot be inherited by the next start.
+to it, with libvirt's id of this run of the domain: ::
+
+    <attest:launch id="<launch UUID>" state="released" run="7"/>
+
+libvirt forgets the live definition when the domain stops, and counts its runs
+on. So the mark is bound to one launch of one domain, outlives nova-compute
+and libvirtd, and holds for no other start, wherever it might be copied to.
 """
 
 import dataclasses
@@ -50,10 +54,15 @@ class Unlaunchable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Marker:
-    """:ivar launch_id: None where no launch was opened for the domain"""
+    """What a domain says about its launch.
+
+    :ivar launch_id: None where no launch was opened for the domain
+    :ivar run: the run that was released, libvirt's id in decimal
+    """
 
     launch_id: str | None
     state: str
+    run: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,22 +127,44 @@ def marker(domain):
     element = domain.find(f'metadata/{_LAUNCH}')
     if element is None:
         return None
-    return Marker(element.get('id'), element.get('state', PENDING))
+    return Marker(element.get('id'), element.get('state', PENDING),
+                  element.get('run'))
 
 
 def is_released(domain):
-    """Whether a live definition says that this launch was released."""
+    """Whether a live definition says that this very run was released."""
     found = marker(domain)
     return (found is not None and found.launch_id is not None and
-            found.state == RELEASED)
+            found.state == RELEASED and found.run is not None and
+            found.run == domain.get('id'))
 
 
-def marker_element(launch_id, state):
-    """The marker as virDomainSetMetadata takes it, without namespace."""
-    element = etree.Element('launch', state=state)
-    if launch_id is not None:
-        element.set('id', launch_id)
-    return etree.tostring(element, encoding='unicode')
+def released_element(launch_id, run):
+    """The mark of a release as virDomainSetMetadata takes it.
+
+    Without namespace, which libvirt adds.
+
+    :param run: libvirt's id of the running domain
+    """
+    return etree.tostring(
+        etree.Element('launch', id=launch_id, state=RELEASED, run=str(run)),
+        encoding='unicode')
+
+
+def unreleased(xml):
+    """A definition as text, with any mark of a release turned to pending.
+
+    Nova reads live definitions and defines them again, and a release is
+    never part of a definition.
+    """
+    if NAMESPACE not in xml:
+        return xml
+    domain = parse(xml)
+    found = marker(domain)
+    if found is None or found.state == PENDING:
+        return xml
+    mark_pending(domain, found.launch_id)
+    return to_text(domain)
 
 
 def mark_pending(domain, launch_id=None):

@@ -18,22 +18,28 @@ else runs a guest. Servers that are not attested take Nova's own path.
 """
 
 from nova import exception
+from nova.virt import hardware
 from nova.virt.libvirt import driver as libvirt_driver
-from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
-from oslo_utils import excutils
 from stevedore import driver as stevedore_driver
 
-from nova_sev_attest.client import deadline as deadlines
 from nova_sev_attest.client import exceptions as client_exceptions
 from nova_sev_attest.virt import attesters
-from nova_sev_attest.virt.attesters import base as attester_base
 from nova_sev_attest.virt import conf
 from nova_sev_attest.virt import domain_xml
-from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import events
+from nova_sev_attest.virt import faults
 from nova_sev_attest.virt import guard
+from nova_sev_attest.virt import platform_errors
+from nova_sev_attest.virt import platforms
+from nova_sev_attest.virt import records
+from nova_sev_attest.virt import recovery
 from nova_sev_attest.virt import scope
 from nova_sev_attest.virt import steps
+from nova_sev_attest.virt import traits
+from nova_sev_attest.virt import waiting
+from nova_sev_attest.virt import watch
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
@@ -41,14 +47,8 @@ LOG = logging.getLogger(__name__)
 TRANSPORTS = 'nova_sev_attest.transports'
 
 
-def _is_the_platforms(failure):
-    """Whether a failure is the secure processor's, as libvirt tells it.
-
-    QEMU's messages about the processor's commands name SEV, and libvirt
-    passes them on. Anything else may be a fault of this host alone.
-    """
-    return (isinstance(failure, libvirt_guest.libvirt.libvirtError)
-            and 'sev' in str(failure).lower())
+# Seconds that a boot waits for its last action events to be written.
+EVENTS_TIMEOUT = 2.0
 
 
 class LibvirtDriver(libvirt_driver.LibvirtDriver):
@@ -58,10 +58,25 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         super().__init__(virtapi, read_only)
         guard.guard_host(self._host)
         self._attesters = attesters.load()
-        # Launches that were released, while Nova waits for their network
-        # before it resumes them; by server.
-        self._held_launches = {}
+        self._platforms = platforms.PlatformCache()
+        self._records = records.LaunchRecords(CONF.state_path, CONF.host)
+        self._owner_waits = waiting.OwnerWaits(waiting.limit_of(CONF))
+        # Launches under way, by server; also those that were released and
+        # wait for their network before Nova resumes them.
+        self._launches = {}
+        self._watch = watch.Watch(self._host, CONF.host, self._launches)
         self._transport = None
+
+    def init_host(self, host):
+        """Also finish what an earlier nova-compute left unfinished."""
+        super().init_host(host)
+        recovery.Recovery(
+            self._host, CONF.host, self._records, self._report_left_over,
+            CONF.sev_attest.report_timeout).run()
+
+    def _report_left_over(self, identity, status, reason, deadline):
+        self._get_transport().report_outcome(identity, status, reason,
+                                             deadline)
 
     def _get_transport(self):
         # Made when first needed: a host without encrypted guests needs no
@@ -94,29 +109,75 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                           power_on=False,
                           post_xml_callback=post_xml_callback)
 
+        try:
+            launch = self._launch(context, create, domain, technology,
+                                  instance, pause, post_xml_callback)
+        except Exception as failure:
+            faults.raise_for_nova(failure, instance.uuid)
+        return launch.guest
+
+    def _launch(self, context, create, domain, technology, instance, pause,
+                post_xml_callback):
+        """Launch a guest; once more where its platform has changed.
+
+        :returns: Launch; of a guest that Nova wants paused, one that is
+            still under way
+        """
+        attester = self._attesters[technology]
+        attester.check(domain)
+        callbacks = [post_xml_callback]
+
         def start(marked_xml):
             return create(context, marked_xml, instance, power_on=True,
-                          pause=True, post_xml_callback=post_xml_callback)
+                          pause=True, post_xml_callback=(
+                              callbacks.pop() if callbacks else None))
 
-        launch = None
-        try:
-            attester = self._attesters[technology]
-            attester.check(domain)
-            launch = steps.Launch(
-                instance=instance, host=self._host, host_name=CONF.host,
-                technology=technology, attester=attester,
-                transport=self._get_transport(), domain=domain, start=start,
-                deadline=deadlines.Deadline(CONF.sev_attest.launch_timeout),
-                report_timeout=CONF.sev_attest.report_timeout)
-            launch.run(steps.OpenLaunch(), steps.StartPaused(),
-                       steps.SendEvidence(), steps.Inject())
-            if pause:
-                self._held_launches[instance.uuid] = launch
-            else:
-                launch.run(steps.Resume(), steps.ReportRunning())
-        except Exception as failure:
-            self._raise_for_nova(failure, instance, launch)
-        return launch.guest
+        for again in (True, False):
+            launch = self._new_launch(context, domain, technology, instance,
+                                      start)
+            self._launches[instance.uuid] = launch
+            try:
+                launch.run(steps.OpenLaunch(), steps.StartPaused(),
+                           steps.SendEvidence(), steps.Inject())
+                if not pause:
+                    launch.run(steps.Resume(), steps.ReportRunning())
+                    self._end(launch)
+                return launch
+            except BaseException as failure:
+                self._end(launch)
+                if not isinstance(failure, Exception):
+                    raise
+                if again and self._platform_changed(failure, launch):
+                    LOG.warning('The platform has new keys: launching once '
+                                'more.', instance=instance)
+                    continue
+                faults.raise_for_nova(failure, instance.uuid, launch)
+
+    def _new_launch(self, context, domain, technology, instance, start):
+        settings = CONF.sev_attest
+        return steps.Launch(
+            instance=instance, host=self._host, host_name=CONF.host,
+            technology=technology, attester=self._attesters[technology],
+            transport=self._get_transport(), platforms=self._platforms,
+            records=self._records, owner_waits=self._owner_waits,
+            domain=domain, start=start,
+            launch_timeout=settings.launch_timeout,
+            owner_timeout=settings.owner_timeout,
+            report_timeout=settings.report_timeout,
+            events=events.ActionEvents(context, CONF.host, instance))
+
+    def _end(self, launch):
+        self._launches.pop(launch.instance.uuid, None)
+        launch.events.close(EVENTS_TIMEOUT)
+
+    def _platform_changed(self, failure, launch):
+        """Whether a launch was refused for a platform that is no more."""
+        if not (platform_errors.refusal_of(failure) or isinstance(
+                failure, client_exceptions.RequestRefused)):
+            return False
+        return self._platforms.changed(
+            launch.technology, launch.attester, self._host.get_connection(),
+            launch.platform)
 
     def _create_guest_with_network(self, context, xml, instance,
                                    *args, **kwargs):
@@ -126,55 +187,16 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 context, xml, instance, *args, **kwargs)
         except BaseException as failure:
             # Nova undefines the domain but leaves it to wait for ever.
-            launch = self._held_launches.pop(instance.uuid, None)
+            launch = self._launches.get(instance.uuid)
             if launch is not None:
-                with excutils.save_and_reraise_exception():
-                    launch.revert(failure)
+                launch.revert(failure)
+                self._end(launch)
             raise
-        launch = self._held_launches.pop(instance.uuid, None)
+        launch = self._launches.get(instance.uuid)
         if launch is not None:
             launch.run(steps.ReportRunning())
+            self._end(launch)
         return guest
-
-    @staticmethod
-    def _raise_for_nova(failure, instance, launch):
-        """Raise a failure as what Nova does the right thing with.
-
-        An AttestationRefused aborts a build and is shown to the user; other
-        exceptions make Nova try another host.
-        """
-        # The key service keeps a record of a launch that got its session,
-        # and shows its owner there what was expected.
-        recorded = launch is not None and launch.session is not None
-        see = f'See launch {launch.identity.id}.' if recorded else ''
-        if isinstance(failure, client_exceptions.RequestRefused):
-            detail = failure.detail or f'HTTP {failure.status}'
-            raise exceptions.AttestationRefused(
-                instance.uuid, f'the key service denied it: {detail}',
-                see) from failure
-        if isinstance(failure, client_exceptions.ClientError):
-            raise exceptions.AttestationRefused(
-                instance.uuid, str(failure), see) from failure
-        if isinstance(failure, domain_xml.Unlaunchable):
-            raise exceptions.AttestationRefused(
-                instance.uuid, f'it cannot be attested: {failure}',
-                see) from failure
-        if isinstance(failure, attester_base.AttesterError):
-            raise exceptions.AttestationFault(
-                instance_uuid=instance.uuid, reason=failure) from failure
-        if recorded and _is_the_platforms(failure):
-            raise exceptions.AttestationRefused(
-                instance.uuid,
-                f'the platform refused its session or secret (try again): '
-                f'{failure}', see) from failure
-        if isinstance(failure, exception.InstanceEventTimeout):
-            # Nova would take it for its own wait for the network, and go
-            # on with a guest that it never got.
-            raise exceptions.AttestationFault(
-                instance_uuid=instance.uuid,
-                reason='an event that it waited for did not come'
-            ) from failure
-        raise failure
 
     # What else would run vCPUs of a guest without a launch of its own. Nova
     # refuses most of it in its API; these bind the host, too.
@@ -225,6 +247,66 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         self._refuse_migration(instance)
         return super().check_can_live_migrate_source(
             context, instance, dest_check_data, block_device_info)
+
+    def rescue(self, context, instance, network_info, image_meta,
+               rescue_password, block_device_info, share_info):
+        """Rescue, unless the rescue image would boot with plain memory.
+
+        Refused before the guest's definition is touched; Nova has stopped
+        it by then.
+        """
+        demanded = scope.demanded_technology(instance)
+        if (demanded is not None and
+                not hardware.check_hw_rescue_props(image_meta)):
+            config = hardware.get_mem_encryption_constraint(
+                instance.flavor, image_meta,
+                libvirt_utils.get_machine_type(image_meta))
+            if config is None or config.model != demanded:
+                raise exception.InstanceNotRescuable(
+                    instance_id=instance.uuid,
+                    reason=f'the server demands {demanded} and the rescue '
+                           f'image does not; use one with '
+                           f'hw_mem_encryption=true and '
+                           f'hw_mem_encryption_model={demanded}')
+        super().rescue(context, instance, network_info, image_meta,
+                       rescue_password, block_device_info, share_info)
+
+    def emit_event(self, event):
+        """Also hear of guests that were run behind Nova's back."""
+        self._watch.heard(event)
+        super().emit_event(event)
+
+    def get_available_resource(self, nodename):
+        """Also look for such guests, as often as Nova counts resources."""
+        try:
+            self._watch.look()
+        except Exception:
+            LOG.exception('This host\'s guests could not be looked at')
+        return super().get_available_resource(nodename)
+
+    def update_provider_tree(self, provider_tree, nodename,
+                             allocations=None):
+        """Also say whether this host attests; see traits."""
+        traits.update(provider_tree, nodename, self._attested(),
+                      self._attesters)
+        super().update_provider_tree(provider_tree, nodename, allocations)
+
+    def _attested(self):
+        """The technologies that this host offers and can attest."""
+        able = []
+        for technology, attester in self._attesters.items():
+            if not attester.is_offered_by(self._host):
+                continue
+            try:
+                self._platforms.read(technology, attester,
+                                     self._host.get_connection())
+            except Exception as error:
+                LOG.warning('This host offers %(technology)s and cannot '
+                            'attest it: %(error)s',
+                            {'technology': technology, 'error': error})
+                continue
+            able.append(technology)
+        return able
 
     def _is_attested(self, instance):
         """Whether the server, or the domain it has, runs attested only."""

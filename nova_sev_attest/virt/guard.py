@@ -16,7 +16,8 @@ Nova has two ways to run vCPUs, Guest.launch and Guest.resume, and half a
 dozen paths to each. The guard sits on those two, so that a path that nobody
 thought of fails closed: a guarded guest starts only while the driver's step
 permits it, always paused, and resumes only when its own live definition says
-that this launch was released.
+that this run of it was released. Its memory leaves the host in no other way
+either: neither into a file nor to another host.
 
 Nova makes its Host and its Guests itself, in many places and inside its
 constructor. So they are not replaced but given the guarding class in place:
@@ -26,7 +27,9 @@ that is not exactly Nova's class, such as a test's stand-in, is left alone.
 """
 
 import contextlib
+import types
 
+from nova import exception
 from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import host as libvirt_host
 
@@ -62,7 +65,7 @@ class GuardedGuest(libvirt_guest.Guest):
         return super().launch(pause=True)
 
     def resume(self):
-        """Resume the domain; a guarded one if this launch was released.
+        """Resume the domain; a guarded one if this run was released.
 
         :raises UnattestedRun: guarded and not released
         """
@@ -72,12 +75,41 @@ class GuardedGuest(libvirt_guest.Guest):
             raise exceptions.UnattestedRun(instance_uuid=self.uuid)
         super().resume()
 
+    def save_memory_state(self):
+        """Save the domain, not a guarded one.
+
+        :raises OperationNotSupportedForMemEncryption: guarded
+        """
+        self._refuse_if_guarded('saving its memory')
+        super().save_memory_state()
+
+    def migrate(self, *args, **kwargs):
+        """Migrate the domain live, not a guarded one.
+
+        :raises OperationNotSupportedForMemEncryption: guarded
+        """
+        self._refuse_if_guarded('live migration')
+        return super().migrate(*args, **kwargs)
+
+    def _refuse_if_guarded(self, operation):
+        if self.is_guarded():
+            raise exception.OperationNotSupportedForMemEncryption(
+                operation=operation, instance_uuid=self.uuid)
+
+    def launch_marker(self):
+        """The Marker of the domain as it is now, None without one."""
+        return domain_xml.marker(domain_xml.parse(self._encoded_xml))
+
+    def is_released(self):
+        """Whether this run of the domain was attested and released."""
+        return domain_xml.is_released(domain_xml.parse(self._encoded_xml))
+
     def mark_released(self, launch_id):
         """Mark this run of the domain, and no later one, as attested."""
         libvirt = libvirt_guest.libvirt
         self._domain.setMetadata(
             libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-            domain_xml.marker_element(launch_id, domain_xml.RELEASED),
+            domain_xml.released_element(launch_id, self.id),
             domain_xml.PREFIX, domain_xml.NAMESPACE,
             libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
@@ -117,12 +149,24 @@ class GuardedHost(libvirt_host.Host):
     def get_guest(self, instance):
         return self._guarded(super().get_guest(instance))
 
+    def find_guest(self, uuid):
+        """The guest of a server, None where this host has none.
+
+        :raises InternalError: libvirt cannot tell
+        """
+        try:
+            return self.get_guest(
+                types.SimpleNamespace(uuid=uuid, name=uuid))
+        except exception.InstanceNotFound:
+            return None
+
     def list_guests(self, *args, **kwargs):
         return [self._guarded(guest)
                 for guest in super().list_guests(*args, **kwargs)]
 
     def write_instance_config(self, xml):
-        return self._guarded(super().write_instance_config(xml))
+        return self._guarded(super().write_instance_config(
+            domain_xml.unreleased(xml)))
 
     @contextlib.contextmanager
     def permit_start(self, uuid):

@@ -17,19 +17,22 @@ Nova defines a plain guest, silently, where a host does not support what was
 demanded.
 """
 
+from nova import utils
 from nova.virt import hardware
 from nova.virt.libvirt import utils as libvirt_utils
-from oslo_utils import strutils
 
 from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import exceptions
 
 REQUIRED = 'required'
+OPTIONAL = 'optional'
 
 #: Server property by which an owner chooses a policy.
 POLICY_PROPERTY = 'attestation_policy'
 #: Flavor extra spec by which an operator demands attestation.
-REQUIRED_SPEC = 'sev_attest:required'
+MODE_SPEC = 'sev_attest:mode'
+#: Image property by which an image's owner does.
+MODE_PROPERTY = 'sev_attest_mode'
 
 
 def demanded_technology(instance):
@@ -40,11 +43,29 @@ def demanded_technology(instance):
     return None if config is None else config.model
 
 
-def asks(instance, mode):
+def effective_mode(instance, configured):
+    """The strictest of what configuration, flavor and image say.
+
+    None of them lowers another: 'optional' is only the lack of a demand. A
+    word that is neither counts as 'required', for it was meant to say
+    something. Nova keeps an image's own properties in system_metadata, which
+    no user writes.
+
+    :param configured: [sev_attest] mode
+    :returns: 'required' or 'optional'
+    """
+    said = (configured, instance.flavor.extra_specs.get(MODE_SPEC),
+            instance.system_metadata.get(
+                f'{utils.SM_IMAGE_PROP_PREFIX}{MODE_PROPERTY}'))
+    demands = [word for word in said
+               if word is not None and word.strip().lower() != OPTIONAL]
+    return REQUIRED if demands else OPTIONAL
+
+
+def asks(instance, configured):
     """Whether a server with encrypted memory is to be attested."""
-    return (mode == REQUIRED or POLICY_PROPERTY in instance.metadata or
-            strutils.bool_from_string(
-                instance.flavor.extra_specs.get(REQUIRED_SPEC)))
+    return (POLICY_PROPERTY in instance.metadata or
+            effective_mode(instance, configured) == REQUIRED)
 
 
 def is_attested(instance, mode):
@@ -69,14 +90,16 @@ def technology_to_attest(instance, xml, mode, attestable):
     actual = domain_xml.technology_of(xml)
     if demanded is None and actual is None:
         return None
-    if not asks(instance, mode):
-        return None
+    # Whether it is attested or not: who asked for encrypted memory never
+    # gets plain memory for it.
     if actual is None or demanded not in (None, actual):
         raise exceptions.AttestationFault(
             instance_uuid=instance.uuid,
             reason=f'the flavor or image demands {demanded}, but the host '
                    f'would launch it with {actual or "plain memory"}; check '
                    f'what memory encryption the host reports')
+    if not asks(instance, mode):
+        return None
     if actual not in attestable:
         raise exceptions.AttestationRefused(
             instance.uuid,

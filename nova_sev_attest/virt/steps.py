@@ -20,6 +20,7 @@ reported about it.
 """
 
 import abc
+import contextlib
 import dataclasses
 import secrets
 import uuid
@@ -34,6 +35,8 @@ from nova_sev_attest.client import launches
 from nova_sev_attest.virt import claims
 from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import faults
+from nova_sev_attest.virt import waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -54,11 +57,21 @@ class Launch:
     :ivar technology: hw:mem_encryption_model
     :ivar attester: Attester of that technology
     :ivar transport: Transport
+    :ivar platforms: PlatformCache
+    :ivar records: LaunchRecords
+    :ivar owner_waits: OwnerWaits
     :ivar domain: the <domain> element that will be defined
     :ivar start: called with the domain's XML, defines and starts it paused
         and returns its GuardedGuest
-    :ivar deadline: Deadline of the whole
+    :ivar launch_timeout: seconds for the whole, but for waits for owners
+    :ivar owner_timeout: seconds for each wait for the server's owner
     :ivar report_timeout: seconds for reporting the outcome
+    :ivar events: ActionEvents, None where the boot has no action
+    :ivar deadline: Deadline of what is under way
+    :ivar platform: the certificates that were shown
+    :ivar released: whether this run of the guest was marked as attested
+    :ivar ran_early: set, by whoever heard of it, when the guest was resumed
+        before that
     """
 
     instance: object
@@ -67,16 +80,29 @@ class Launch:
     technology: str
     attester: object
     transport: object
+    platforms: object
+    records: object
+    owner_waits: object
     domain: object
     start: object
-    deadline: deadlines.Deadline
+    launch_timeout: float
+    owner_timeout: float
     report_timeout: float
+    events: object = None
+    deadline: deadlines.Deadline | None = None
     identity: launches.LaunchIdentity = dataclasses.field(
         default_factory=new_identity)
+    platform: object = None
     guest: object = None
     session: object = None
     release: object = None
+    released: bool = False
+    ran_early: bool = False
     begun: list = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        if self.deadline is None:
+            self.deadline = deadlines.Deadline(self.launch_timeout)
 
     def run(self, *steps):
         """Execute steps; on any failure revert all that were ever begun.
@@ -86,10 +112,18 @@ class Launch:
         try:
             for step in steps:
                 self.begun.append(step)
-                step.execute(self)
+                with self._event(step):
+                    step.execute(self)
         except BaseException as failure:
             self.revert(failure)
             raise
+
+    def _event(self, step):
+        if self.events is None or step.event is None:
+            return contextlib.nullcontext()
+        return self.events.event(
+            step.event, lambda failure: faults.to_show(
+                failure, self.instance.uuid, self))
 
     def revert(self, failure):
         """Undo what was begun; what cannot be undone is logged."""
@@ -103,13 +137,21 @@ class Launch:
                                'step': type(step).__name__},
                               instance=self.instance)
 
-    def check_deadline(self):
+    def check(self):
+        """Go on only in time, and with a guest that did not run yet."""
         if self.deadline.has_passed():
             raise exceptions.AttestationRefused(
                 self.instance.uuid,
                 f'it was not attested within {self.deadline.seconds:g} s '
                 f'and was destroyed; try again, or raise [sev_attest] '
                 f'launch_timeout', f'See launch {self.identity.id}.')
+        state = self.guest.get_power_state(self.host)
+        if self.ran_early or state != power_state.PAUSED:
+            raise exceptions.AttestationFault(
+                instance_uuid=self.instance.uuid,
+                reason=f'its guest should wait paused, but something ran it '
+                       f'before it was attested (it is '
+                       f'{power_state.STATE_MAP.get(state, state)})')
 
     def log(self, message):
         LOG.info('Launch %(launch)s: %(message)s',
@@ -118,7 +160,12 @@ class Launch:
 
 
 class Step(abc.ABC):
-    """One step; it keeps nothing itself, all is in the Launch."""
+    """One step; it keeps nothing itself, all is in the Launch.
+
+    :cvar event: the instance action event that shows it, None for none
+    """
+
+    event = None
 
     @abc.abstractmethod
     def execute(self, launch):
@@ -132,12 +179,23 @@ class Step(abc.ABC):
 class OpenLaunch(Step):
     """Show the platform's certificates and get a session for them."""
 
+    event = 'sev_attest_session'
+
     def execute(self, launch):
-        platform = launch.attester.read_platform(
-            launch.host.get_connection())
-        launch.session = launch.transport.create_launch(
-            launch.identity, launch.instance.uuid, launch.host_name,
-            launch.technology, platform, launch.deadline)
+        launch.platform = launch.platforms.read(
+            launch.technology, launch.attester, launch.host.get_connection())
+        try:
+            launch.records.open(launch.instance.uuid, launch.identity)
+        except OSError as error:
+            raise exceptions.AttestationFault(
+                instance_uuid=launch.instance.uuid,
+                reason=f'the launch cannot be recorded below state_path: '
+                       f'{error.strerror}') from error
+        with waiting.allowed(launch) as wait:
+            launch.session = launch.transport.create_launch(
+                launch.identity, launch.instance.uuid, launch.host_name,
+                launch.technology, launch.platform, launch.deadline,
+                waiting=wait)
         launch.log('opened')
 
     def revert(self, launch, failure):
@@ -146,26 +204,22 @@ class OpenLaunch(Step):
         Not where there is no launch, nor where the key service itself
         closed it by its denial.
         """
-        if launch.session is None or isinstance(
+        if launch.session is not None and not isinstance(
                 failure, client_exceptions.AttestationDenied):
-            return
-        _report(launch, 'failed', str(failure) or type(failure).__name__)
+            _report(launch, 'failed', str(failure) or type(failure).__name__)
+        launch.records.close(launch.instance.uuid, launch.identity.id)
 
 
 class StartPaused(Step):
     """Define the domain with its session and start it paused."""
+
+    event = 'sev_attest_start'
 
     def execute(self, launch):
         launch.attester.prepare(launch.domain, launch.session)
         domain_xml.mark_pending(launch.domain, launch.identity.id)
         with launch.host.permit_start(launch.instance.uuid):
             launch.guest = launch.start(domain_xml.to_text(launch.domain))
-        state = launch.guest.get_power_state(launch.host)
-        if state != power_state.PAUSED:
-            raise exceptions.AttestationFault(
-                instance_uuid=launch.instance.uuid,
-                reason=f'the guest was started paused but is '
-                       f'{power_state.STATE_MAP.get(state, state)}')
         launch.log('guest started, paused')
 
     def revert(self, launch, failure):
@@ -185,13 +239,17 @@ class StartPaused(Step):
 class SendEvidence(Step):
     """Send what the platform measured; take what is released for it."""
 
+    event = 'sev_attest_measurement'
+
     def execute(self, launch):
-        launch.check_deadline()
+        launch.check()
         evidence = launch.attester.read_evidence(launch.guest)
         domain = domain_xml.parse(launch.guest.get_xml_desc())
-        launch.release = launch.transport.send_evidence(
-            launch.identity, launch.technology, evidence,
-            claims.gather(domain, launch.deadline), launch.deadline)
+        claimed = claims.gather(domain, launch.deadline)
+        with waiting.allowed(launch) as wait:
+            launch.release = launch.transport.send_evidence(
+                launch.identity, launch.technology, evidence, claimed,
+                launch.deadline, waiting=wait)
         launch.log('evidence accepted')
 
     def revert(self, launch, failure):
@@ -201,12 +259,15 @@ class SendEvidence(Step):
 class Inject(Step):
     """Give the guest its secret and mark this run of it as attested."""
 
+    event = 'sev_attest_release'
+
     def execute(self, launch):
-        launch.check_deadline()
+        launch.check()
         if launch.release is not None:
             launch.attester.inject(launch.guest, launch.release)
             launch.release = None
         launch.guest.mark_released(launch.identity.id)
+        launch.released = True
         launch.log('released')
 
     def revert(self, launch, failure):
@@ -217,7 +278,7 @@ class Resume(Step):
     """Let the guest run."""
 
     def execute(self, launch):
-        launch.check_deadline()
+        launch.check()
         launch.guest.resume()
 
     def revert(self, launch, failure):
@@ -230,6 +291,7 @@ class ReportRunning(Step):
     def execute(self, launch):
         launch.log('guest runs')
         _report(launch, 'running', None)
+        launch.records.close(launch.instance.uuid, launch.identity.id)
 
     def revert(self, launch, failure):
         """Nothing: OpenLaunch reports the failure."""

@@ -41,6 +41,9 @@ class AmdSevAttester(base.Attester):
     ES_BIT = 0x4
     wants_es = False
 
+    def is_offered_by(self, host):
+        return host.supports_amd_sev
+
     def read_platform(self, connection):
         """Certificates 'pdh', 2084 bytes, and 'cert_chain', 6252 bytes.
 

@@ -25,3 +25,6 @@ class AmdSevEsAttester(amd_sev.AmdSevAttester):
     """SEV with encrypted registers: policy bit ES set."""
 
     wants_es = True
+
+    def is_offered_by(self, host):
+        return host.supports_amd_sev_es

@@ -29,11 +29,18 @@ class Attester(abc.ABC):
     """
 
     @abc.abstractmethod
+    def is_offered_by(self, host):
+        """Whether Nova finds the technology on this host.
+
+        :param host: nova.virt.libvirt.host.Host
+        """
+
+    @abc.abstractmethod
     def read_platform(self, connection):
         """The platform's certificates.
 
-        Called for every launch: libvirt keeps them in memory, and a
-        platform that was given new keys shows at once.
+        Called once for a connection to libvirt, and again when a launch
+        was refused that they were used for.
 
         :param connection: libvirt.virConnect
         :returns: bytes by name, as the key service takes them

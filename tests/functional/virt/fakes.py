@@ -50,22 +50,27 @@ class Domain(fakelibvirt.Domain):
         self.events = connection.events.setdefault(self.UUIDString(), [])
 
     def createWithFlags(self, flags):
-        super().createWithFlags(flags)
         self._live_metadata = None
         self._nonce = secrets.token_bytes(16)
+        self._id = self._connection._id_counter
         self.events.append('start')
         if flags & _START_PAUSED:
+            # As libvirt does: such a domain was never running.
             self._state = fakelibvirt.VIR_DOMAIN_PAUSED
+            self._connection._mark_running(self)
         else:
             self.events.append('run')
+            super().createWithFlags(flags)
 
     def isActive(self):
         return int(self._state in (fakelibvirt.VIR_DOMAIN_RUNNING,
                                    fakelibvirt.VIR_DOMAIN_PAUSED))
 
     def resume(self):
-        super().resume()
         self.events.append('run')
+        super().resume()
+        self._connection._emit_lifecycle(
+            self, fakelibvirt.VIR_DOMAIN_EVENT_RESUMED, 0)
 
     def destroy(self):
         self._live_metadata = None
@@ -83,6 +88,9 @@ class Domain(fakelibvirt.Domain):
 
     def XMLDesc(self, flags):
         shown = etree.fromstring(super().XMLDesc(flags))
+        shown.attrib.pop('id', None)
+        if self.isActive() and not flags & _XML_INACTIVE:
+            shown.set('id', str(self.ID()))
         for name in ('on_reboot', 'on_crash', 'launchSecurity', 'metadata'):
             ours, theirs = self._defined.find(name), shown.find(name)
             if theirs is not None and ours is not None:

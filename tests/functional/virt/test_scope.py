@@ -45,7 +45,7 @@ class OptionalTest(base.SevTestCase):
 
     def test_flavor_demands(self):
         flavor = self._create_flavor(
-            extra_spec={'sev_attest:required': 'true'})
+            extra_spec={'sev_attest:mode': 'required'})
         request = self._build_server(
             image_uuid=self.sev_image, flavor_id=flavor, networks='none')
         server = self.api.post_server({'server': request})
@@ -141,13 +141,14 @@ class UnsupportedTest(base.SevTestCase):
         self.assertIn('plain memory', self.stdlog.logger.output)
 
     def test_host_without_certificates(self):
-        self.start_sev_compute()
-
         def refuse(connection, flags=0):
             raise fakelibvirt.make_libvirtError(
                 fakelibvirt.libvirtError, 'QEMU does not support SEV guest')
         self.stub_out('tests.functional.virt.fakes.Connection.getSEVInfo',
                       refuse)
+        self.start_sev_compute()
+        self.assertNotIn('CUSTOM_SEV_ATTEST', self._get_provider_traits(
+            self._get_provider_uuid_by_host('compute1')))
         server = self.boot(self.sev_image, 'ERROR')
         self.assert_nothing_ran_or_is_left(server)
         self.assertEqual([], self.service.order)

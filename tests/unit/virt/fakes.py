@@ -30,7 +30,7 @@ SESSION = launches.SevSession(b'g' * 2084, b's' * 128, 0x3b)
 RELEASE = launches.SevRelease(b'h' * 52, b'x' * 32, 0x810000)
 
 DOMAIN = '''
-<domain type="kvm">
+<domain type="kvm" id="7">
   <uuid>{uuid}</uuid>
   <metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/1"/>
   </metadata>
@@ -48,12 +48,14 @@ PLAIN_DOMAIN = DOMAIN.replace(
     '<launchSecurity type="sev"><policy>0x0033</policy></launchSecurity>', '')
 
 
-def make_instance(extra_specs=None, image=None, metadata=None):
+def make_instance(extra_specs=None, image=None, metadata=None,
+                  system_metadata=None):
     """A server as far as the driver looks at it."""
     properties = {'hw_firmware_type': 'uefi', 'hw_machine_type': 'q35'}
     properties.update(image or {})
     return types.SimpleNamespace(
         uuid=UUID, name='instance-1', metadata=metadata or {},
+        system_metadata=system_metadata or {},
         flavor=objects.Flavor(name='f', extra_specs=extra_specs or {}),
         image_meta=objects.ImageMeta.from_dict({
             'id': UUID, 'name': 'i', 'properties': properties}))
@@ -73,6 +75,9 @@ class Domain:
     def UUIDString(self):
         return UUID
 
+    def ID(self):
+        return 7
+
     def XMLDesc(self, flags):
         return self.xml
 
@@ -81,6 +86,12 @@ class Domain:
 
     def resume(self):
         self.calls.append(('resume',))
+
+    def managedSave(self, flags):
+        self.calls.append(('managedSave',))
+
+    def migrateToURI3(self, *args, **kwargs):
+        self.calls.append(('migrate',))
 
     def setMetadata(self, *args):
         self.calls.append(('setMetadata', *args))
@@ -93,9 +104,17 @@ class Domain:
 
 
 class Transport(transport_base.Transport):
-    """A key service that accepts all, or raises what `failures` holds."""
+    """A key service that accepts all, or raises what `failures` holds.
+
+    :ivar owners: seconds that an owner is waited for, by operation
+    :ivar deadlines: what was answered to that
+    :ivar refusal_after_wait: what the owner decided, None for yes
+    """
 
     def __init__(self):
+        self.owners = {}
+        self.deadlines = []
+        self.refusal_after_wait = None
         self.calls = []
         self.failures = {}
         self.session = SESSION
@@ -110,15 +129,37 @@ class Transport(transport_base.Transport):
                       deadline, waiting=None):
         self._record('create', identity, server_id, host, technology,
                      platform)
+        self._wait('create', waiting)
         return self.session
 
     def send_evidence(self, identity, technology, evidence, claims,
                       deadline, waiting=None):
         self._record('evidence', identity, technology, evidence, claims)
+        self._wait('evidence', waiting)
         return self.release
+
+    def _wait(self, operation, waiting):
+        if operation in self.owners:
+            self.deadlines.append(waiting(self.owners[operation]))
+            if self.refusal_after_wait is not None:
+                raise self.refusal_after_wait
 
     def report_outcome(self, identity, status, reason, deadline):
         self._record('outcome', identity, status, reason)
+
+
+def libvirt_error(message, code=None, domain=None):
+    """A libvirtError as the binding makes it.
+
+    :param code: default VIR_ERR_INTERNAL_ERROR
+    :param domain: default VIR_FROM_QEMU
+    """
+    libvirt = libvirt_guest.libvirt
+    error = libvirt.libvirtError(message)
+    error.err = (libvirt.VIR_ERR_INTERNAL_ERROR if code is None else code,
+                 libvirt.VIR_FROM_QEMU if domain is None else domain,
+                 message, 2, '', None, None, -1, -1)
+    return error
 
 
 def make_guest(domain, permits=()):

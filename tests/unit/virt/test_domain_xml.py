@@ -88,13 +88,40 @@ def test_mark_without_metadata_and_without_launch():
     assert domain_xml.marker(marked) == domain_xml.Marker(None, 'pending')
 
 
-@pytest.mark.parametrize('attributes, released', [
-    ('id="a" state="released"', True), ('state="released"', False),
-    ('id="a" state="pending"', False), ('id="a"', False), ('', False)])
-def test_released(attributes, released):
+RELEASED = 'id="a" state="released" run="7"'
+
+
+def with_mark(attributes, run='id="7"'):
+    return (f'<domain {run}><metadata><l:launch '
+            f'xmlns:l="{domain_xml.NAMESPACE}" {attributes}/></metadata>'
+            f'</domain>')
+
+
+@pytest.mark.parametrize('attributes, run, released', [
+    (RELEASED, 'id="7"', True),
+    # Another run, none, or a run that is not said.
+    (RELEASED, 'id="8"', False), (RELEASED, '', False),
+    ('id="a" state="released"', 'id="7"', False),
+    ('id="a" state="released"', '', False),
+    ('state="released" run="7"', 'id="7"', False),
+    ('id="a" state="pending" run="7"', 'id="7"', False),
+    ('id="a" run="7"', 'id="7"', False), ('', 'id="7"', False)])
+def test_released(attributes, run, released):
     assert domain_xml.is_released(domain_xml.parse(
-        f'<domain><metadata><l:launch xmlns:l="{domain_xml.NAMESPACE}" '
-        f'{attributes}/></metadata></domain>')) is released
+        with_mark(attributes, run))) is released
+
+
+def test_a_definition_is_never_released():
+    defined = domain_xml.parse(domain_xml.unreleased(with_mark(RELEASED)))
+    assert domain_xml.marker(defined) == domain_xml.Marker('a', 'pending')
+    assert defined.findtext('on_reboot') == 'destroy'
+
+
+@pytest.mark.parametrize('xml', [
+    'not <XML', with_mark('id="a" state="pending"'),
+    f'<domain><name>{domain_xml.NAMESPACE}</name></domain>'])
+def test_other_definitions_stay_as_they_are(xml):
+    assert domain_xml.unreleased(xml) is xml
 
 
 def test_mark_of_another_namespace_is_none():
@@ -103,9 +130,9 @@ def test_mark_of_another_namespace_is_none():
         '</domain>')) is None
 
 
-def test_marker_element_is_without_namespace():
-    assert domain_xml.marker_element('a', 'released') == (
-        '<launch state="released" id="a"/>')
+def test_released_element_is_without_namespace():
+    assert domain_xml.released_element('a', 7) == (
+        '<launch id="a" state="released" run="7"/>')
 
 
 def test_stateless_firmware():

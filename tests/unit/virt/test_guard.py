@@ -12,6 +12,7 @@
 
 from unittest import mock
 
+from nova import exception
 from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import host as libvirt_host
 from oslo_config import fixture
@@ -34,12 +35,13 @@ def config():
     with_fixture.cleanUp()
 
 
-def marked(state=None, xml=fakes.DOMAIN):
+def marked(state=None, xml=fakes.DOMAIN, run='7'):
     domain = domain_xml.parse(xml)
     domain_xml.mark_pending(domain, 'launch')
+    mark = domain.find(f'metadata/{{{domain_xml.NAMESPACE}}}launch')
     if state:
-        domain.find(f'metadata/{{{domain_xml.NAMESPACE}}}launch').set(
-            'state', state)
+        mark.set('state', state)
+        mark.set('run', run)
     return fakes.Domain(domain_xml.to_text(domain))
 
 
@@ -77,7 +79,8 @@ def test_permit_of_another_server():
 
 
 @pytest.mark.parametrize('domain', [
-    fakes.Domain(), marked(), marked('pending')])
+    fakes.Domain(), marked(), marked('pending'),
+    marked('released', run='6')])
 def test_resume_of_what_was_not_released(domain):
     with pytest.raises(exceptions.UnattestedRun):
         fakes.make_guest(domain).resume()
@@ -88,6 +91,25 @@ def test_resume_of_what_was_released():
     domain = marked('released')
     fakes.make_guest(domain).resume()
     assert domain.calls == [('resume',)]
+
+
+def test_memory_leaves_the_host_in_no_other_way():
+    domain = marked('released')
+    guest = fakes.make_guest(domain)
+    for leave in (guest.save_memory_state,
+                  lambda: guest.migrate('qemu+tcp://other/system')):
+        with pytest.raises(
+                exception.OperationNotSupportedForMemEncryption):
+            leave()
+    assert domain.calls == []
+
+
+def test_plain_memory_is_novas_to_save_and_migrate():
+    domain = fakes.Domain(fakes.PLAIN_DOMAIN)
+    guest = fakes.make_guest(domain)
+    guest.save_memory_state()
+    guest.migrate('qemu+tcp://other/system')
+    assert [call[0] for call in domain.calls] == ['managedSave', 'migrate']
 
 
 def test_optional_mode_guards_marked_domains_only(config):
@@ -102,7 +124,7 @@ def test_release_marks_the_live_definition_alone():
     ((name, kind, element, prefix, uri, flags),) = domain.calls
     # VIR_DOMAIN_METADATA_ELEMENT and VIR_DOMAIN_AFFECT_LIVE
     assert (name, kind, flags) == ('setMetadata', 2, 1)
-    assert element == '<launch state="released" id="launch"/>'
+    assert element == '<launch id="launch" state="released" run="7"/>'
     assert (prefix, uri) == ('attest', domain_xml.NAMESPACE)
 
 
@@ -131,6 +153,26 @@ def test_host_hands_out_guarded_guests(host):
             given.launch()
         with host.permit_start(fakes.UUID):
             given.launch()
+
+
+def test_host_defines_nothing_as_released(host):
+    xml = marked('released').xml
+    with mock.patch.object(libvirt_host.Host, 'write_instance_config',
+                           return_value=None) as define:
+        host.write_instance_config(xml)
+    (defined,), _ = define.call_args
+    assert domain_xml.marker(domain_xml.parse(defined)) == (
+        domain_xml.Marker('launch', 'pending'))
+
+
+def test_host_finds_a_guest_by_its_server(host):
+    with mock.patch.object(
+            libvirt_host.Host, 'get_guest',
+            return_value=libvirt_guest.Guest(fakes.Domain())) as get:
+        assert isinstance(host.find_guest('u'), guard.GuardedGuest)
+        assert get.call_args[0][0].uuid == 'u'
+        get.side_effect = exception.InstanceNotFound(instance_id='u')
+        assert host.find_guest('u') is None
 
 
 def test_permit_ends_with_its_block(host):

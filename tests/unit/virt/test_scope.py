@@ -20,6 +20,8 @@ from tests.unit.virt import fakes
 SEV = {'hw:mem_encryption': 'true'}
 SEV_ES = SEV | {'hw:mem_encryption_model': 'amd-sev-es'}
 ASKS = {'attestation_policy': 'web'}
+MODE = 'sev_attest:mode'
+IMAGE_MODE = 'image_sev_attest_mode'
 
 
 def decide(instance, xml=fakes.DOMAIN, mode='required',
@@ -46,20 +48,40 @@ def test_plain_domain_is_not_even_parsed():
     assert decide(fakes.make_instance(), 'not <XML') is None
 
 
-@pytest.mark.parametrize('specs, metadata, attested', [
-    ({}, {}, False), ({}, ASKS, True),
-    ({'sev_attest:required': 'true'}, {}, True),
-    ({'sev_attest:required': 'false'}, {}, False)])
-def test_optional(specs, metadata, attested):
-    instance = fakes.make_instance(SEV | specs, metadata=metadata)
+@pytest.mark.parametrize('specs, image, metadata, attested', [
+    ({}, {}, {}, False), ({}, {}, ASKS, True),
+    ({MODE: 'required'}, {}, {}, True), ({MODE: 'optional'}, {}, {}, False),
+    ({}, {IMAGE_MODE: 'required'}, {}, True),
+    ({}, {IMAGE_MODE: 'optional'}, {}, False),
+    ({MODE: 'required'}, {IMAGE_MODE: 'optional'}, {}, True),
+    ({MODE: 'optional'}, {IMAGE_MODE: 'required'}, {}, True),
+    # Meant to say something: not to be passed over.
+    ({MODE: 'yes'}, {}, {}, True), ({}, {IMAGE_MODE: ''}, {}, True)])
+def test_optional(specs, image, metadata, attested):
+    instance = fakes.make_instance(SEV | specs, metadata=metadata,
+                                   system_metadata=image)
     assert decide(instance, mode='optional') == (
         'amd-sev' if attested else None)
     assert scope.is_attested(instance, 'optional') is attested
 
 
-def test_plain_guest_in_place_of_an_encrypted_one():
+@pytest.mark.parametrize('said', [
+    {MODE: 'optional'}, {IMAGE_MODE: 'optional'}])
+def test_nothing_lowers_what_configuration_requires(said):
+    assert decide(fakes.make_instance(
+        SEV | said, system_metadata=said)) == 'amd-sev'
+
+
+def test_users_metadata_says_nothing_of_the_mode():
+    assert decide(fakes.make_instance(SEV, metadata={
+        MODE: 'required', 'sev_attest_mode': 'required',
+        IMAGE_MODE: 'required'}), mode='optional') is None
+
+
+@pytest.mark.parametrize('mode', ['required', 'optional'])
+def test_plain_guest_in_place_of_an_encrypted_one(mode):
     with pytest.raises(exceptions.AttestationFault, match='plain memory'):
-        decide(fakes.make_instance(SEV), fakes.PLAIN_DOMAIN)
+        decide(fakes.make_instance(SEV), fakes.PLAIN_DOMAIN, mode)
 
 
 def test_weaker_technology_than_demanded():

@@ -22,7 +22,10 @@ from nova_sev_attest.client import exceptions as client_exceptions
 from nova_sev_attest.virt.attesters import amd_sev
 from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import platforms
+from nova_sev_attest.virt import records
 from nova_sev_attest.virt import steps
+from nova_sev_attest.virt import waiting
 from tests.unit.virt import fakes
 
 TO_RELEASE = (steps.OpenLaunch, steps.StartPaused, steps.SendEvidence,
@@ -61,7 +64,7 @@ class Host:
 class World:
     """A launch and all that it touches, with one order of events."""
 
-    def __init__(self, seconds=60):
+    def __init__(self, folder, seconds=60):
         self.log = []
         self.domain = fakes.Domain()
         self.domain.calls = self.log
@@ -73,15 +76,18 @@ class World:
         self.launch = steps.Launch(
             instance=fakes.make_instance(), host=self.host,
             host_name='host', technology='amd-sev', attester=Attester(),
-            transport=self.transport,
+            transport=self.transport, platforms=platforms.PlatformCache(),
+            records=records.LaunchRecords(folder, 'host'),
+            owner_waits=waiting.OwnerWaits(1),
             domain=domain_xml.parse(fakes.DOMAIN), start=self.start,
             deadline=deadlines.Deadline(seconds, clock=lambda: self.now),
-            report_timeout=1)
+            launch_timeout=seconds, owner_timeout=600, report_timeout=1)
 
     def start(self, xml):
         self.log.append(('start',))
         # Live, the mark is what setMetadata makes it.
-        self.domain.xml = xml.replace('state="pending"', 'state="released"')
+        self.domain.xml = xml.replace('state="pending"',
+                                      'state="released" run="7"')
         self.defined = xml
         guest = fakes.Guest(self.domain)
         guest.state = self.state
@@ -95,8 +101,12 @@ class World:
         return [entry[0] for entry in self.log]
 
 
-def test_order():
-    world = World()
+@pytest.fixture
+def world(tmp_path):
+    return World(str(tmp_path))
+
+
+def test_order(world):
     world.run()
     assert world.names() == [
         'create', 'permit', 'start', 'no permit', 'evidence',
@@ -111,8 +121,7 @@ def test_identity_is_fresh_and_hidden():
     assert one.token not in repr(one)
 
 
-def test_what_is_defined_carries_session_and_mark():
-    world = World()
+def test_what_is_defined_carries_session_and_mark(world):
     world.run(*TO_RELEASE)
     domain = domain_xml.parse(world.defined)
     assert domain.findtext('launchSecurity/policy') == '0x003b'
@@ -121,23 +130,20 @@ def test_what_is_defined_carries_session_and_mark():
     assert domain.findtext('on_reboot') == 'destroy'
 
 
-def test_policy_without_secrets():
-    world = World()
+def test_policy_without_secrets(world):
     world.transport.release = None
     world.run()
     assert 'setLaunchSecurityState' not in world.names()
     assert 'setMetadata' in world.names()
 
 
-def test_release_is_not_kept():
-    world = World()
+def test_release_is_not_kept(world):
     world.run()
     assert world.launch.release is None
     assert world.launch.identity.token not in repr(world.launch)
 
 
-def test_denied_session_starts_and_reports_nothing():
-    world = World()
+def test_denied_session_starts_and_reports_nothing(world):
     world.transport.failures['create'] = client_exceptions.AttestationDenied(
         403, 'attestation.policy_missing', 'No policy.')
     with pytest.raises(client_exceptions.AttestationDenied):
@@ -145,8 +151,7 @@ def test_denied_session_starts_and_reports_nothing():
     assert world.names() == ['create']
 
 
-def test_denied_evidence_destroys_and_leaves_the_record_as_it_is():
-    world = World()
+def test_denied_evidence_destroys_and_leaves_the_record_as_it_is(world):
     world.transport.failures['evidence'] = (
         client_exceptions.AttestationDenied(403, '', 'No.'))
     with pytest.raises(client_exceptions.AttestationDenied):
@@ -157,8 +162,7 @@ def test_denied_evidence_destroys_and_leaves_the_record_as_it_is():
 @pytest.mark.parametrize('failure', [
     client_exceptions.ServiceUnavailable('Down.'), ValueError('x'),
     KeyboardInterrupt(), SystemExit(), GeneratorExit()])
-def test_any_failure_destroys_first_and_reports_then(failure):
-    world = World()
+def test_any_failure_destroys_first_and_reports_then(world, failure):
     world.transport.failures['evidence'] = failure
     with pytest.raises(type(failure)):
         world.run()
@@ -167,9 +171,7 @@ def test_any_failure_destroys_first_and_reports_then(failure):
     assert world.log[-1][3]
 
 
-def test_start_that_fails_after_the_guest_runs_is_destroyed():
-    world = World()
-
+def test_start_that_fails_after_the_guest_runs_is_destroyed(world):
     def start(xml):
         world.start(xml)
         raise RuntimeError('after the start')
@@ -179,9 +181,7 @@ def test_start_that_fails_after_the_guest_runs_is_destroyed():
     assert world.names()[-3:] == ['start', 'destroy', 'outcome']
 
 
-def test_start_that_fails_before_there_is_a_domain():
-    world = World()
-
+def test_start_that_fails_before_there_is_a_domain(world):
     def start(xml):
         raise RuntimeError('nothing defined')
     world.launch.start = start
@@ -191,8 +191,7 @@ def test_start_that_fails_before_there_is_a_domain():
     assert world.names()[-1] == 'outcome'
 
 
-def test_guest_that_is_not_paused_is_destroyed():
-    world = World()
+def test_guest_that_is_not_paused_is_destroyed(world):
     world.state = power_state.RUNNING
     with pytest.raises(exceptions.AttestationFault, match='running'):
         world.run()
@@ -202,8 +201,7 @@ def test_guest_that_is_not_paused_is_destroyed():
 
 @pytest.mark.parametrize('kind', [steps.SendEvidence, steps.Inject,
                                   steps.Resume])
-def test_deadline_is_kept_at_each_step(kind):
-    world = World()
+def test_deadline_is_kept_at_each_step(world, kind):
     place = ALL.index(kind)
     world.run(*ALL[:place])
     world.now = 61
@@ -213,16 +211,14 @@ def test_deadline_is_kept_at_each_step(kind):
     assert world.names()[-2:] == ['destroy', 'outcome']
 
 
-def test_later_failure_reverts_earlier_runs():
-    world = World()
+def test_later_failure_reverts_earlier_runs(world):
     world.run(*TO_RELEASE)
     world.launch.revert(RuntimeError('no network'))
     assert world.names()[-2:] == ['destroy', 'outcome']
     assert world.log[-1][2:] == ('failed', 'no network')
 
 
-def test_revert_is_done_once():
-    world = World()
+def test_revert_is_done_once(world):
     world.run(*TO_RELEASE)
     world.launch.revert(RuntimeError())
     count = len(world.log)
@@ -230,9 +226,7 @@ def test_revert_is_done_once():
     assert len(world.log) == count
 
 
-def test_guest_that_cannot_be_destroyed_does_not_stop_the_report():
-    world = World()
-
+def test_guest_that_cannot_be_destroyed_does_not_stop_the_report(world):
     def fail():
         raise RuntimeError('libvirt is gone')
     world.run(*TO_RELEASE)
@@ -241,20 +235,133 @@ def test_guest_that_cannot_be_destroyed_does_not_stop_the_report():
     assert world.log[-1][2:] == ('failed', 'the cause')
 
 
-def test_lost_report_keeps_the_guest():
-    world = World()
+def test_lost_report_keeps_the_guest(world):
     world.transport.failures['outcome'] = (
         client_exceptions.ServiceUnavailable('Down.'))
     world.run()
     assert world.names()[-2:] == ['resume', 'outcome']
 
 
-def test_guest_of_a_host_without_certificates_is_never_asked_for():
-    world = World()
-
+def test_guest_of_a_host_without_certificates_is_never_asked_for(world):
     def fail(connection):
         raise RuntimeError('no SEV')
     world.launch.attester = types.SimpleNamespace(read_platform=fail)
     with pytest.raises(RuntimeError):
         world.run()
     assert world.log == []
+
+
+def test_record_lasts_as_long_as_the_launch(world):
+    world.run(*TO_RELEASE)
+    (record,) = world.launch.records.left()
+    assert record.identity == world.launch.identity
+    world.run(steps.Resume, steps.ReportRunning)
+    assert world.launch.records.left() == []
+
+
+@pytest.mark.parametrize('operation', ['create', 'evidence'])
+def test_record_ends_with_a_failed_launch(world, operation):
+    world.transport.failures[operation] = ValueError('x')
+    with pytest.raises(ValueError):
+        world.run()
+    assert world.launch.records.left() == []
+
+
+def test_record_that_cannot_be_written_is_the_hosts_fault(world):
+    def fail(server_id, identity):
+        raise OSError(28, 'No space left on device')
+    world.launch.records.open = fail
+    with pytest.raises(exceptions.AttestationFault, match='No space left'):
+        world.run()
+    assert world.names() == []
+
+
+@pytest.mark.parametrize('kind', [steps.SendEvidence, steps.Inject,
+                                  steps.Resume])
+def test_guest_that_somebody_ran_is_destroyed(world, kind):
+    place = ALL.index(kind)
+    world.run(*ALL[:place])
+    # Heard from libvirt; the guest may be paused again.
+    world.launch.ran_early = True
+    with pytest.raises(exceptions.AttestationFault, match='something ran it'):
+        world.run(*ALL[place:])
+    assert world.names()[-2:] == ['destroy', 'outcome']
+    assert 'resume' not in world.names()
+
+
+@pytest.mark.parametrize('operation', ['create', 'evidence'])
+def test_wait_for_the_owner(world, operation):
+    world.transport.owners[operation] = 3600
+    world.run(steps.OpenLaunch, steps.StartPaused, steps.SendEvidence)
+    (deadline,) = world.transport.deadlines
+    assert deadline.seconds == 600
+    # For the rest, a launch's ordinary time; and the place is free again.
+    assert world.launch.deadline.seconds == 60
+    assert world.launch.deadline is not deadline
+    world.launch.owner_waits.begin('another')
+
+
+def test_wait_no_longer_than_the_key_service_allows(world):
+    world.transport.owners['create'] = 90
+    world.run(steps.OpenLaunch)
+    (deadline,) = world.transport.deadlines
+    assert deadline.seconds == 90
+
+
+def test_no_wait_no_other_deadline(world):
+    deadline = world.launch.deadline
+    world.run()
+    assert world.launch.deadline is deadline
+
+
+def test_too_many_wait(world):
+    world.launch.owner_waits.begin('another')
+    world.transport.owners['create'] = 90
+    with pytest.raises(exceptions.AttestationRefused, match='max_waiting'):
+        world.run()
+    assert 'start' not in world.names()
+    # Nothing of the other's was given away.
+    with pytest.raises(exceptions.AttestationRefused):
+        world.launch.owner_waits.begin('a third')
+
+
+def test_place_is_given_back_when_the_owner_says_no(world):
+    world.transport.owners['evidence'] = 90
+    world.transport.refusal_after_wait = (
+        client_exceptions.AttestationDenied(403, '', 'Denied by its owner.'))
+    with pytest.raises(client_exceptions.AttestationDenied):
+        world.run()
+    world.launch.owner_waits.begin('another')
+
+
+class Events:
+    def __init__(self):
+        self.log = []
+
+    @contextlib.contextmanager
+    def event(self, name, to_show):
+        try:
+            yield
+        except BaseException as failure:
+            self.log.append((name, str(to_show(failure))))
+            raise
+        self.log.append((name, None))
+
+
+def test_action_events(world):
+    world.launch.events = Events()
+    world.run()
+    assert world.launch.events.log == [
+        ('sev_attest_session', None), ('sev_attest_start', None),
+        ('sev_attest_measurement', None), ('sev_attest_release', None)]
+
+
+def test_action_event_tells_why(world):
+    world.launch.events = Events()
+    world.transport.failures['evidence'] = (
+        client_exceptions.AttestationDenied(403, '', 'The initrd differs.'))
+    with pytest.raises(client_exceptions.AttestationDenied):
+        world.run()
+    name, told = world.launch.events.log[-1]
+    assert name == 'sev_attest_measurement'
+    assert 'The initrd differs.' in told and len(told) <= 255
