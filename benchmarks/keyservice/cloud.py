@@ -39,11 +39,14 @@ POLICIES = {'0': 'of-fake', 'f': 'of-barbican'}
 SECRET = '0dd5ec4e-0000-4000-8000-000000000001'
 PAYLOAD = b'the passphrase of ten thousand disks'
 
-# Token (or the part of it before a dash) -> user, project, roles.
+# User -> id, project, roles. A token is the user's name, a dot, anything.
 _IDENTITIES = {
     'attestation': (SERVICE_USER, 'service-project', ('admin', 'service')),
     'barbican': ('barbican-user', 'service-project', ('admin', 'service')),
-    'nova': ('nova-user', 'service-project', ('service',)),
+} | {
+    f'nova-sev-attest-compute-{number}': (
+        f'host-{number}', 'service-project', ('service',))
+    for number in range(HOSTS)
 } | {
     f'member{number}': (f'owner-{number}', project,
                         ('member', 'creator', 'reader'))
@@ -65,13 +68,18 @@ def host_of(server):
     return f'compute-{int(server[3:8], 16)}'
 
 
+def token_of(user):
+    """A token of a user."""
+    return f'{user}.token'
+
+
 def project_of(server):
     """Id of the project that a server belongs to."""
     return PROJECTS[int(server[1:3], 16)]
 
 
 def _identity(token):
-    return _IDENTITIES.get((token or '').partition('-')[0])
+    return _IDENTITIES.get((token or '').partition('.')[0])
 
 
 class Cloud:
@@ -125,12 +133,12 @@ class Cloud:
             return 404, {}
         if method == 'POST':
             user = json.loads(body)['auth']['identity']['password']['user']
-            token = f'{user["name"]}-{uuid.uuid4().hex}'
+            token = f'{user["name"]}.{uuid.uuid4().hex}'
             return 201, self._token(user['name']), {'X-Subject-Token': token}
         subject = headers.get('x-subject-token')
         if _identity(subject) is None:
             return 404, {}
-        return 200, self._token(subject.partition('-')[0])
+        return 200, self._token(subject.partition('.')[0])
 
     def _token(self, name):
         if name not in self._tokens:

@@ -47,13 +47,14 @@ class Client:
     """Asks one server, a connection for each request.
 
     :param url: of the server
+    :param token: None when each request brings its own
     :param seconds: that an answer may take
     """
 
-    def __init__(self, url, token, seconds=120):
+    def __init__(self, url, token=None, seconds=120):
         parts = urllib.parse.urlsplit(url)
         self._address = parts.hostname, parts.port
-        self._token = token
+        self._headers = {} if token is None else {'X-Auth-Token': token}
         self._seconds = seconds
 
     async def __call__(self, method, path, value=None, headers=(),
@@ -69,8 +70,8 @@ class Client:
         lines = [f'{method} {path} HTTP/1.1',
                  'Host: {}:{}'.format(*self._address), 'Connection: close',
                  f'Content-Type: {kind}', f'Content-Length: {len(data)}',
-                 f'X-Auth-Token: {self._token}',
-                 *(f'{name}: {text}' for name, text in dict(headers).items())]
+                 *(f'{name}: {text}' for name, text in (
+                     self._headers | dict(headers)).items())]
         message = '\r\n'.join([*lines, '', '']).encode() + data
         try:
             async with asyncio.timeout(self._seconds):

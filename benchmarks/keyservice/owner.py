@@ -36,7 +36,7 @@ async def _prepare(around):
     if around.barbican:
         payloads['of-barbican'] = secrets.token_bytes(48)
     for number in range(len(cloud.PROJECTS)):
-        token = f'member{number}-token'
+        token = cloud.token_of(f'member{number}')
         api = http.Client(around.nodes[0].url, token)
         digest = hashlib.sha256(load.FIRMWARE).hexdigest()
         await _ask(api, 'PUT', f'/v1/firmwares/{digest}', data=load.FIRMWARE)

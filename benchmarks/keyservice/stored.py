@@ -18,6 +18,7 @@ import time
 
 import sqlalchemy as sa
 
+from benchmarks.keyservice import cloud
 from benchmarks.keyservice import http
 from nova_sev_attest.keyservice.db import models
 
@@ -109,7 +110,8 @@ def fill(url, number):
 
 async def _medians(around, made):
     """{step: median seconds}, one request after the other."""
-    api = http.Client(around.nodes[0].url, 'member0-token')
+    api = http.Client(around.nodes[0].url,
+                      cloud.token_of('member0'))
     shown = (await api('GET', f'/v1/launches?limit={_LIMIT}')).json()
     ids = [launch['id'] for launch in shown['launches']]
     servers = [launch['server_id'] for launch in shown['launches']]
