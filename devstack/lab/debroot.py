@@ -108,6 +108,42 @@ def build(root, packages, *, cache, forky_packages=(), users=None,
     return True
 
 
+def unpack(root, packages, *, cache, suite, wanted=None, say=print):
+    """Make a folder of packages, and all they depend on, of one suite.
+
+    Unlike :func:`build` it makes no tree to run anything in: what the
+    archives hold is unpacked, and that is all.
+
+    :param root: the folder to make; replaced if it is there. It appears at
+        once.
+    :param packages: names of packages.
+    :param cache: as in :func:`build`.
+    :param suite: Debian's name of the suite that all of it is taken from.
+    :param wanted: prefix of the names of the packages that are unpacked;
+        None: all.
+    :param say: as in :func:`build`.
+    :raises DebRootError: as :func:`build`.
+    """
+    root = pathlib.Path(root).absolute()
+    cache = pathlib.Path(cache).absolute()
+    _require_tools()
+    with _locked(cache):
+        apt = _Apt(cache, [suite])
+        say(f'apt: reading the package lists of {suite}')
+        apt.update()
+        archives = [path for path in apt.fetch(packages, (), say)
+                    if path.name.startswith(wanted or '')]
+    fresh = root.with_name(f'{root.name}.new-{os.getpid()}')
+    _remove_tree(fresh)
+    fresh.mkdir(parents=True)
+    try:
+        say(f'{root.name}: unpacking {len(archives)} packages')
+        _unpack(fresh, archives)
+        _replace(fresh, root)
+    finally:
+        _remove_tree(fresh)
+
+
 def download(packages, *, cache, forky_packages=(), say=print):
     """Fetch packages and all they depend on; return the archives' paths.
 
@@ -116,7 +152,8 @@ def download(packages, *, cache, forky_packages=(), say=print):
     _require_tools()
     cache = pathlib.Path(cache).absolute()
     with _locked(cache):
-        apt = _Apt(cache, bool(forky_packages))
+        apt = _Apt(cache, [RELEASE] + (
+            [DATA_RELEASE] if forky_packages else []))
         say('apt: reading the package lists')
         apt.update()
         wanted = ([f'{name}/{RELEASE}' for name in packages]
@@ -127,14 +164,12 @@ def download(packages, *, cache, forky_packages=(), say=print):
 class _Apt:
     """An apt that shares nothing with the machine's but its mirror."""
 
-    def __init__(self, cache, with_data_release):
+    def __init__(self, cache, suites):
         self.archives = cache / 'archives'
+        self.suites = suites
         # One state for each set of suites: apt removes the lists of suites
         # that its sources no longer name.
-        self.state = cache / ('apt-data' if with_data_release else 'apt')
-        self.suites = [RELEASE]
-        if with_data_release:
-            self.suites.append(DATA_RELEASE)
+        self.state = cache / '-'.join(['apt', *suites])
         for folder in (self.archives / 'partial',
                        self.state / 'lists' / 'partial',
                        self.state / 'none' / 'partial'):
@@ -147,12 +182,14 @@ class _Apt:
             f'Components: main\nSigned-By: {KEYRING}\n'
             # Release files of a suite in preparation live for a week; a
             # mirror that is a little behind would stop the lab.
-            + ('Check-Valid-Until: no\n' if suite == DATA_RELEASE else '')
+            + ('Check-Valid-Until: no\n' if suite != RELEASE else '')
             for suite in self.suites))
         self.preferences = self.state / 'preferences'
-        self.preferences.write_text(
-            f'Package: *\nPin: release n={RELEASE}\nPin-Priority: 990\n\n'
-            f'Package: *\nPin: release n={DATA_RELEASE}\nPin-Priority: -1\n')
+        # From all but the first suite comes only what is asked for there.
+        self.preferences.write_text('\n'.join(
+            f'Package: *\nPin: release n={suite}\n'
+            f'Pin-Priority: {-1 if at else 990}\n'
+            for at, suite in enumerate(suites)))
         self.config = self.state / 'apt.conf'
         self.config.write_text(f'''
 Dir::State "{self.state}";

@@ -36,32 +36,17 @@ class OracleError(Exception):
     """It cannot be built here; the message says why."""
 
 
-class _Apt(debroot._Apt):
-    """An apt that takes everything from one suite."""
-
-    def __init__(self, cache, suite):
-        cache = cache / suite
-        super().__init__(cache, False)
-        self.sources.write_text(self.sources.read_text().replace(
-            f'Suites: {debroot.RELEASE}\n',
-            # A suite in preparation may be a little old on a mirror.
-            f'Suites: {suite}\nCheck-Valid-Until: no\n'))
-        self.preferences.write_text('')
-        self.suites = [suite]
-
-
-def _sources(cache, say):
-    """The archives of the library and of all that it is built from."""
+def _unpack(tree, cache, say):
+    """The sources of the library and of all that it is built from."""
     reasons = []
     for suite in SUITES:
         try:
-            apt = _Apt(cache, suite)
-            apt.update()
-            found = apt.fetch([PACKAGE], (), say)
+            debroot.unpack(tree, [PACKAGE], cache=cache, suite=suite,
+                           wanted='librust-', say=say)
         except debroot.DebRootError as error:
             reasons.append(f'{suite}: {error}')
-            continue
-        return [path for path in found if path.name.startswith('librust-')]
+        else:
+            return
     raise OracleError('\n'.join(reasons))
 
 
@@ -97,16 +82,3 @@ def build(folder, cache, say=print):
             f'cargo cannot build it (is libssl-dev installed?):\n'
             f'{done.stderr[-2000:]}')
     return folder / 'target' / 'release' / 'owner'
-
-
-def _unpack(tree, cache, say):
-    try:
-        debroot._require_tools()
-        archives = _sources(cache, say)
-        fresh = tree.with_name(f'{tree.name}.new')
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        debroot._unpack(fresh, archives)
-    except debroot.DebRootError as error:
-        raise OracleError(str(error)) from error
-    fresh.rename(tree)

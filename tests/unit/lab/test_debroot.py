@@ -122,6 +122,36 @@ def test_a_broken_stamp_is_made_anew(build, tmp_path):
     assert build()
 
 
+def test_packages_of_one_suite_as_they_are(apt, tmp_path):
+    root = tmp_path / 'sources'
+
+    def unpack(**changes):
+        debroot.unpack(root, ['tool'], cache=tmp_path / 'cache',
+                       **{'suite': 'sid', 'say': lambda line: None,
+                          **changes})
+
+    unpack()
+    assert (root / 'usr/bin/tool').exists()
+    assert not (root / 'etc').exists()
+    state = tmp_path / 'cache' / 'apt-sid'
+    sources = (state / 'debian.sources').read_text()
+    assert 'Suites: sid\n' in sources and debroot.RELEASE not in sources
+    # What is in preparation is a little old on some mirrors.
+    assert 'Check-Valid-Until: no' in sources
+    unpack(wanted='librust-')
+    assert not (root / 'usr/bin/tool').exists()
+
+
+def test_a_suite_without_the_package_leaves_what_was_there(apt, tmp_path):
+    root = tmp_path / 'sources'
+    root.mkdir()
+    apt.listed = (100, 'E: Unable to locate package tool')
+    with pytest.raises(debroot.DebRootError, match='Unable to locate'):
+        debroot.unpack(root, ['tool'], cache=tmp_path / 'cache',
+                       suite='forky', say=lambda line: None)
+    assert root.is_dir() and not list(tmp_path.glob('sources.*'))
+
+
 def test_finish_comes_before_the_tree_appears(build, tmp_path):
     def fail(tree):
         assert (tree / 'usr/bin/tool').exists()
@@ -142,7 +172,7 @@ def test_failure_keeps_the_old_tree(build, apt, tmp_path):
 
 def test_apt_shares_nothing_with_the_machines(build, apt, tmp_path):
     build(forky_packages=['data'])
-    state = tmp_path / 'cache' / 'apt-data'
+    state = tmp_path / 'cache' / 'apt-trixie-forky'
     config = (state / 'apt.conf').read_text()
     assert f'Dir::State "{state}";' in config
     assert f'Dir::State::status "{state}/status";' in config
@@ -195,7 +225,7 @@ def test_the_mirror_is_debians(build, apt, tmp_path):
                    'Debian\tDebian-Security\thttp://security.invalid/\n'
                    f'Debian\tDebian\t{_MIRROR}\n')
     build()
-    sources = (tmp_path / 'cache/apt/debian.sources').read_text()
+    sources = (tmp_path / 'cache/apt-trixie/debian.sources').read_text()
     assert _MIRROR in sources and 'security' not in sources
 
 
