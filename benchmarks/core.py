@@ -173,14 +173,18 @@ class _Digests:
     def __init__(self, folder):
         self._path = pathlib.Path(folder) / 'firmware'
         self._path.write_bytes(_image(4 * _MIB))
-        self._loaded = firmware.Firmware.parse(self._path.read_bytes())
+        self._loaded = self._load()
         self._signature = vcpu_types.CPU_SIGS[_MODEL]
         self._cache = expectation.Cache()
         self.seen()
         assert self._cold() == self._seen() == self._reference()
 
+    def _load(self):
+        with self._path.open('rb', buffering=0) as stream:
+            return firmware.Firmware.read(stream)
+
     def _cold(self):
-        image = firmware.Firmware.parse(self._path.read_bytes())
+        image = self._load()
         return digest.launch_digest(image, None, vmsa.save_areas(
             vmsa.INIT2, _VCPUS, self._signature, image.reset_eip))
 

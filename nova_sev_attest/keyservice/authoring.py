@@ -144,15 +144,16 @@ class Authoring:
         except launch_errors.FirmwareUnusable as exc:
             raise errors.BadRequest('firmware_unusable', str(exc)) from exc
         try:
-            return self._store_firmware(project_id, parsed), True
+            return self._store_firmware(project_id, parsed, data), True
         except db_exc.DBDuplicateEntry:
             with self._db.reader() as session:
                 return firmwares.get(session, project_id, sha256), False
 
     @db_api.retried
-    def _store_firmware(self, project_id, parsed):
+    def _store_firmware(self, project_id, parsed, data):
         with self._journal.writer() as entry:
-            firmware = firmwares.create(entry.session, project_id, parsed)
+            firmware = firmwares.create(entry.session, project_id, parsed,
+                                        data)
             entry.record('firmware.uploaded', project_id,
                          subject=firmware.sha256, size=firmware.size)
             return firmware

@@ -42,6 +42,13 @@ _ENTRY_HEADER = struct.Struct('<H16s')
 _AREA = struct.Struct('<II')
 _EIP = struct.Struct('<I')
 
+_KNOWN = frozenset((_RESET_EIP, _SECRET_AREA, _HASH_TABLE))
+#: What a table and what follows it can take up of an image at most.
+_LARGEST_END = 0xffff + _RESET_VECTOR_SIZE
+#: Of this many bytes an image is read at a time: they stay in a processor's
+#: cache from reading to hashing.
+_PIECE = 256 * 1024
+
 _PADDED_HASH_TABLE_SIZE = 176
 _SMALLEST_SECRET_TABLE = 48
 
@@ -63,22 +70,43 @@ class Area:
 
 
 @dataclasses.dataclass(frozen=True)
-class Firmware:
-    """A firmware image and what its table declares.
+class OtherEntry:
+    """An entry of the table that means nothing to an attested launch.
 
-    :ivar data: the whole image.
+    :ivar guid: uuid.UUID.
+    :ivar size: bytes of its data, without length and GUID.
+    """
+
+    guid: uuid.UUID
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Firmware:
+    """A firmware image: its identity and what its table declares.
+
+    The image itself is not kept: one is hashed once, when it is read.
+
+    :ivar size: bytes of the image.
+    :ivar sha256: SHA-256 of the image, 32 bytes.
     :ivar secret_area: Area for the launch secret, or None when the firmware
         has no such entry. Distributions' stock builds have one at address 0
         of size 0: see :meth:`require_secret_area`.
     :ivar hash_table_area: Area for the table of kernel hashes, or None.
     :ivar reset_eip: where the application processors of a SEV-ES guest
         start, or None.
+    :ivar other_entries: tuple of OtherEntry, as they lie in the image.
     """
 
-    data: bytes = dataclasses.field(repr=False)
+    size: int
+    sha256: bytes
     secret_area: Area | None
     hash_table_area: Area | None
     reset_eip: int | None
+    other_entries: tuple
+    # What has taken in the image: one launch is checked against many digests
+    # that all begin with the same firmware.
+    _hashed: object = dataclasses.field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, data):
@@ -90,36 +118,49 @@ class Firmware:
             most 64 MiB.
         :raises FirmwareMalformed: another size, or a damaged table.
         """
-        if not data or len(data) % GRANULE or len(data) > MAX_SIZE:
-            raise errors.FirmwareMalformed(
-                f'firmware of {len(data)} bytes; expected a non-zero '
-                f'multiple of {GRANULE} of at most {MAX_SIZE}')
-        data = bytes(data)
-        entries = _read_table(data)
-        return cls(
-            data=data,
-            secret_area=_area(entries, _SECRET_AREA, 'secret area'),
-            hash_table_area=_area(entries, _HASH_TABLE, 'hash table'),
-            reset_eip=_eip(entries))
+        # Before it is hashed, so that a wrong one costs nothing.
+        _require_size(len(data))
+        return cls._of(len(data), bytes(data[-_LARGEST_END:]),
+                       functools.partial(hashlib.sha256, data))
 
-    @property
-    def size(self):
-        return len(self.data)
+    @classmethod
+    def read(cls, stream):
+        """Parse a firmware image from a file, in little memory.
 
-    @property
-    def sha256(self):
-        """SHA-256 of the image, 32 bytes."""
-        return self.hasher().digest()
+        :param stream: binary file object with ``readinto``, read to its end
+            or until it has more than 64 MiB.
+        :raises FirmwareMalformed: as :meth:`parse`.
+        :raises OSError: it cannot be read.
+        """
+        hasher, size, end = hashlib.sha256(), 0, b''
+        piece = memoryview(bytearray(_PIECE))
+        while count := _fill(stream, piece):
+            size += count
+            if size > MAX_SIZE:
+                break
+            hasher.update(piece[:count])
+            if count < _PIECE:
+                end += piece[:count]
+                break
+            end = bytes(piece[-_LARGEST_END:])
+        _require_size(size)
+        return cls._of(size, end[-_LARGEST_END:], lambda: hasher)
+
+    @classmethod
+    def _of(cls, size, end, hashed):
+        entries = _read_table(end)
+        areas = [_area(entries, guid, what) for guid, what in (
+            (_SECRET_AREA, 'secret area'), (_HASH_TABLE, 'hash table'))]
+        eip = _eip(entries)
+        hasher = hashed()
+        return cls(size, hasher.digest(), *areas, eip, tuple(
+            OtherEntry(guid, len(value))
+            for guid, value in reversed(entries.items())
+            if guid not in _KNOWN), hasher)
 
     def hasher(self):
         """A new SHA-256 object that has taken in the image."""
         return self._hashed.copy()
-
-    # Once, because one launch is checked against many digests that all begin
-    # with the same firmware.
-    @functools.cached_property
-    def _hashed(self):
-        return hashlib.sha256(self.data)
 
     def require_secret_area(self):
         """The Area that a launch secret can be put in.
@@ -143,6 +184,22 @@ class Firmware:
         """
         return _require(self.hash_table_area, 'table of kernel hashes',
                         _PADDED_HASH_TABLE_SIZE)
+
+
+def _require_size(size):
+    if not size or size % GRANULE or size > MAX_SIZE:
+        more = ' or more' if size > MAX_SIZE else ''
+        raise errors.FirmwareMalformed(
+            f'firmware of {size} bytes{more}; expected a non-zero multiple '
+            f'of {GRANULE} of at most {MAX_SIZE}')
+
+
+def _fill(stream, piece):
+    """Read until a piece is full or the stream ends; bytes read."""
+    at = 0
+    while at < len(piece) and (count := stream.readinto(piece[at:])):
+        at += count
+    return at
 
 
 def _require(area, what, minimum):

@@ -48,7 +48,12 @@ class Image:
 
     number: int
     kind: str
+    data: bytes
     firmware: firmware.Firmware
+
+    @classmethod
+    def of(cls, number, kind, data):
+        return cls(number, kind, data, firmware.Firmware.parse(data))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Case:
     def unchecked_digest(self, profile):
         """The same where our side refuses the firmware's hash table."""
         table = b'' if self.hashes is None else self.hashes.table()
-        return hashlib.sha256(self.image.firmware.data + table + b''.join(
+        return hashlib.sha256(self.image.data + table + b''.join(
             self.save_areas(profile))).digest()
 
 
@@ -105,9 +110,9 @@ def images(rng):
     for number, kind in enumerate(kinds):
         pages = max(1, int(_LARGEST / _PAGE * 2 ** rng.uniform(-10, 0)))
         data = rng.randbytes((pages - 1) * _PAGE) + _last_page(kind, rng)
-        made.append(Image(number, kind, firmware.Firmware.parse(data)))
+        made.append(Image.of(number, kind, data))
     # The largest is always among them.
-    made[0] = Image(0, 'whole', firmware.Firmware.parse(
+    made[0] = Image.of(0, 'whole', (
         rng.randbytes(_LARGEST - _PAGE) + _last_page('whole', rng)))
     return made
 

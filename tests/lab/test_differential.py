@@ -174,7 +174,7 @@ class Launch:
             '--tk=' + validator.file('tk', self.keys.tek + self.keys.tik),
             '--firmware=' + validator.file(
                 f'firmware-{case.mode}-{case.image.number}',
-                case.image.firmware.data, keep=True)]
+                case.image.data, keep=True)]
         for name in ('kernel', 'initrd'):
             data = getattr(case, name)
             if data is not None:
@@ -283,7 +283,7 @@ def _without_reset(validator, case):
     rng = random.Random(case.number)
     blob = base64.b64encode(rng.randbytes(48)).decode()
     image = validator.file(f'firmware-{case.mode}-{case.image.number}',
-                           case.image.firmware.data, keep=True)
+                           case.image.data, keep=True)
     return validator.run(
         f'--measurement={blob}', '--api-major=1', '--api-minor=51',
         '--build-id=3', '--policy=63', f'--firmware={image}',

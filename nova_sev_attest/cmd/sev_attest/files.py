@@ -22,6 +22,7 @@ import sys
 import tempfile
 
 from nova_sev_attest.launch import certificates
+from nova_sev_attest.launch import errors
 from nova_sev_attest.launch import firmware
 from nova_sev_attest.launch import session
 
@@ -69,8 +70,11 @@ class Reader:
 
     def firmware(self, path):
         """A Firmware."""
-        return firmware.Firmware.parse(
-            self.read(path, firmware.MAX_SIZE, 'firmware'))
+        with self._open(path) as stream:
+            try:
+                return firmware.Firmware.read(stream)
+            except errors.FirmwareMalformed as exc:
+                raise Unusable(f'{path}: {exc}') from exc
 
     def sha256(self, path, what):
         """SHA-256 of a file of any size, in hexadecimal."""

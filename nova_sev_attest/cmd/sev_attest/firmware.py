@@ -56,6 +56,11 @@ class Inspect(base.Command):
             'hash_table': _area(image.hash_table_area),
             'reset_eip': (None if image.reset_eip is None else base.Shown(
                 image.reset_eip, f'{image.reset_eip:#x}')),
+            'other_entries': base.Shown(
+                [{'guid': str(entry.guid), 'size': entry.size}
+                 for entry in image.other_entries],
+                '\n'.join(f'{entry.guid}: {entry.size} bytes'
+                          for entry in image.other_entries)),
             'usable': 'secret' not in problems,
             'usable_with_kernel': not problems,
             'several_sev_es_vcpus': image.reset_eip is not None,

@@ -80,10 +80,11 @@ def get(session, project_id, sha256):
     return firmware
 
 
-def create(session, project_id, parsed):
+def create(session, project_id, parsed, data):
     """Store an image.
 
     :param parsed: the launch core's Firmware, with a usable secret area
+    :param data: the image that it was parsed from
     :raises oslo_db.exception.DBDuplicateEntry: when it is there
     """
     hash_table = parsed.hash_table_area
@@ -102,7 +103,7 @@ def create(session, project_id, parsed):
     for number, start in enumerate(range(0, parsed.size, PART_SIZE)):
         session.add(models.FirmwarePart(
             firmware_id=row.id, number=number,
-            data=parsed.data[start:start + PART_SIZE]))
+            data=data[start:start + PART_SIZE]))
         session.flush()
     return Firmware._from_row(row)
 

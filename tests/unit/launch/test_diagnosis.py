@@ -27,8 +27,17 @@ from tests.unit.launch import platforms
 
 KEYS = session.TransportKeys(b'e' * 16, b'i' * 16)
 OTHER_KEYS = session.TransportKeys(b'E' * 16, b'I' * 16)
-IMAGE = firmware.Firmware.parse(platforms.firmware())
-OTHER_IMAGE = firmware.Firmware.parse(platforms.firmware(size=12288))
+DATA = {}
+
+
+def load(data):
+    image = firmware.Firmware.parse(data)
+    DATA[image.sha256] = data
+    return image
+
+
+IMAGE = load(platforms.firmware())
+OTHER_IMAGE = load(platforms.firmware(size=12288))
 
 
 def sha256(data):
@@ -52,7 +61,7 @@ ES_LISTS = dataclasses.replace(
 def measured(keys=KEYS, word=0x3b, image=IMAGE, kernel=b'kernel',
              initrd=b'initrd', line='quiet', made=None, api=(1, 51)):
     """Evidence of a platform that launched this."""
-    memory = [image.data]
+    memory = [DATA[image.sha256]]
     if kernel is not None:
         memory.append(kernel_hashes.KernelHashes.from_bytes(
             kernel, initrd, line).table())
@@ -215,7 +224,7 @@ def test_bounded_by_time():
 
 
 def test_firmware_that_cannot_be_launched_so_is_passed_over():
-    poor = firmware.Firmware.parse(platforms.firmware(hash_table=None))
+    poor = load(platforms.firmware(hash_table=None))
     known = dataclasses.replace(KNOWN,
                                 firmwares={poor.sha256.hex(): 'poor.fd'})
     found = diagnosis.diagnose(

@@ -75,7 +75,7 @@ class Files:
     def image(self, image):
         if image.number not in self._images:
             self._images[image.number] = self._write(
-                f'firmware-{image.number}', image.firmware.data)
+                f'firmware-{image.number}', image.data)
         return self._images[image.number]
 
     def _write(self, name, data):

@@ -53,7 +53,7 @@ def test_kernel_for_firmware_without_room_for_its_hashes():
 def test_order(image):
     pages = [bytes([number]) * 4096 for number in (1, 2, 2)]
     assert digest.launch_digest(image, HASHES, pages) == hashlib.sha256(
-        image.data + HASHES.table() + b''.join(pages)).digest()
+        platforms.firmware() + HASHES.table() + b''.join(pages)).digest()
     assert digest.launch_digest(image) == image.sha256
 
 

@@ -147,7 +147,7 @@ class TestCache:
     def test_computed_once(self, image, lists):
         cache = expectation.Cache()
         found = cache.expected_digests(lists, [image])
-        again = firmware.Firmware.parse(image.data)
+        again = firmware.Firmware.parse(platforms.firmware())
         same = expectation.Lists(*(getattr(lists, name) for name in (
             'firmwares', 'kernels', 'initrds', 'command_lines')))
         assert cache.expected_digests(same, [again]) is found

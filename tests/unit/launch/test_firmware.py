@@ -11,7 +11,11 @@
 # under the License.
 
 import hashlib
+import io
+import random
 import struct
+import tracemalloc
+import uuid
 
 import hypothesis
 from hypothesis import strategies
@@ -24,6 +28,9 @@ from tests import vectors
 
 parse = firmware.Firmware.parse
 Area = firmware.Area
+#: Where TDX's metadata is, and SEV-SNP's.
+OTHER_ENTRIES = [('e47a6535-984a-4798-865e-4685a7bf8ec2', 4),
+                 ('dc886566-984a-4798-a75e-5585a7bf67cc', 4)]
 
 
 def test_amdsev_build():
@@ -144,6 +151,16 @@ def test_unknown_entries_are_passed_over():
         more=platforms.table_entry(b'!' * 16, b'') +
         platforms.table_entry(b'?' * 16, b'whatever')))
     assert image.require_secret_area().base == 0x810000
+    assert image.other_entries == (
+        firmware.OtherEntry(uuid.UUID(bytes_le=b'!' * 16), 0),
+        firmware.OtherEntry(uuid.UUID(bytes_le=b'?' * 16), 8))
+
+
+def test_other_entries_of_edk2():
+    image = parse(vectors.read(
+        'virtee-sev/tests/measurement/ovmf_AmdSev_suffix.bin'))
+    assert [(str(entry.guid), entry.size)
+            for entry in image.other_entries] == OTHER_ENTRIES
 
 
 def test_table_without_entries():
@@ -154,7 +171,79 @@ def test_table_without_entries():
 def test_table_that_begins_where_the_image_does():
     # 32 bytes follow the table, 18 are its footer.
     entry = platforms.table_entry(b'?' * 16, bytes(8192 - 32 - 18 - 18))
-    assert parse(platforms.with_table(entry)).data.startswith(bytes(4096))
+    entry, = parse(platforms.with_table(entry)).other_entries
+    assert entry.size == 8192 - 32 - 18 - 18
+
+
+class Dribble(io.RawIOBase):
+    """A stream that never gives all that is asked for."""
+
+    def __init__(self, data, most):
+        self._data = io.BytesIO(data)
+        self._most = most
+
+    def readinto(self, buffer):
+        return self._data.readinto(memoryview(buffer)[:self._most])
+
+
+class TestRead:
+    """Piece by piece, with the same result."""
+
+    @pytest.mark.parametrize('size', (
+        8192, 0x40000 - 4096, 0x40000, 0x40000 + 4096, 0x80000,
+        0x100000 + 8192))
+    @pytest.mark.parametrize('most', (1 << 30, 100001))
+    def test_as_parse(self, size, most):
+        data = random.Random(size).randbytes(size - 8192)
+        data += platforms.firmware()
+        read = firmware.Firmware.read(Dribble(data, most))
+        assert read == parse(data)
+        assert (read.size, read.sha256) == (
+            size, hashlib.sha256(data).digest())
+        assert read.secret_area == Area(0x810000, 0xC00)
+        more = read.hasher()
+        more.update(b'x')
+        assert more.digest() == hashlib.sha256(data + b'x').digest()
+        assert read.hasher().digest() == read.sha256
+
+    @pytest.mark.parametrize('size', (0x40000, 0x40000 + 4096))
+    def test_table_over_two_pieces(self, size):
+        # As large as one can be; 32 bytes follow it, 18 are its footer.
+        entry = platforms.table_entry(b'?' * 16, bytes(0xffff - 18 - 18))
+        data = platforms.with_table(entry, size=size)
+        read = firmware.Firmware.read(io.BytesIO(data))
+        assert read == parse(data)
+        assert read.other_entries[0].size == 0xffff - 18 - 18
+
+    @pytest.mark.parametrize('size', (0, 1, 4095, 4097, 0x40000 + 1))
+    def test_sizes(self, size):
+        with pytest.raises(errors.FirmwareMalformed,
+                           match=f'^firmware of {size} bytes; expected'):
+            firmware.Firmware.read(io.BytesIO(bytes(size)))
+
+    def test_no_more_is_read_than_an_image_can_have(self, monkeypatch):
+        monkeypatch.setattr(firmware, 'MAX_SIZE', 0x80000)
+        assert firmware.Firmware.read(io.BytesIO(bytes(0x80000)))
+        stream = io.BytesIO(bytes(0x200000))
+        with pytest.raises(errors.FirmwareMalformed,
+                           match='^firmware of 786432 bytes or more; expe'):
+            firmware.Firmware.read(stream)
+        assert stream.tell() == 0xc0000
+
+    def test_images_of_the_same_tables_differ(self):
+        data = platforms.firmware()
+        assert parse(data) != parse(b'x' + data[1:])
+
+    def test_the_image_is_not_kept(self):
+        data = bytes(1 << 22) + platforms.firmware()
+        tracemalloc.start()
+        try:
+            image = firmware.Firmware.read(io.BytesIO(data))
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert image.size == len(data)
+        assert kept < 64 * 1024 and peak < 1 << 20
 
 
 class TestDamagedTable:
@@ -199,7 +288,7 @@ class TestDamagedTable:
             image = parse(data)
         except errors.FirmwareMalformed:
             return
-        assert image.data == data
+        assert image.sha256 == hashlib.sha256(data).digest()
         for require in (image.require_secret_area, image.require_hash_table):
             try:
                 assert require().size

@@ -32,7 +32,8 @@ from nova_sev_attest.launch import session
 from tests.unit.launch import platforms
 
 POLICY = launch_policy.LaunchPolicy.for_technology('amd-sev')
-IMAGE = firmware.Firmware.parse(platforms.firmware())
+DATA = platforms.firmware()
+IMAGE = firmware.Firmware.parse(DATA)
 HASHES = kernel_hashes.KernelHashes.from_bytes(b'kernel', b'initrd', 'quiet')
 DIGEST = digest.launch_digest(IMAGE, HASHES)
 NAMED = {'firmware_sha256': IMAGE.sha256.hex(), 'kernel_sha256': 'aa'}
@@ -57,7 +58,7 @@ def start(issued, word=0x3b):
 
 def evidence(guest, *memory):
     return measurement.Evidence.parse(
-        guest.measure(*(memory or (IMAGE.data, HASHES.table()))), 1, 51, 3)
+        guest.measure(*(memory or (DATA, HASHES.table()))), 1, 51, 3)
 
 
 def bad_evidence():
@@ -129,7 +130,7 @@ class TestRefused:
     def test_changed_initrd(self, issued, guest):
         other = kernel_hashes.KernelHashes.from_bytes(b'kernel', b'initrD',
                                                       'quiet')
-        self.refused(issued, evidence(guest, IMAGE.data, other.table()))
+        self.refused(issued, evidence(guest, DATA, other.table()))
 
     def test_replay_of_an_earlier_launch(self, issued):
         self.refused(issued, evidence(start(begin())))
@@ -194,7 +195,7 @@ class TestExplain:
     def test_confirmed_claim(self, issued, guest):
         changed = kernel_hashes.KernelHashes.from_bytes(b'kernel', b'initrD',
                                                         'quiet')
-        given = evidence(guest, IMAGE.data, changed.table())
+        given = evidence(guest, DATA, changed.table())
         with pytest.raises(errors.MeasurementMismatch):
             issued.verify(given, ALLOWED)
         claimed = digest.launch_digest(IMAGE, changed)

@@ -35,8 +35,21 @@ def test_usable(inspect):
         'sha256': hashlib.sha256(data).hexdigest(), 'size': 8192,
         'secret_area': {'base': 0x810000, 'size': 0xc00},
         'hash_table': {'base': 0x810c00, 'size': 0x400},
-        'reset_eip': 0x80b004, 'usable': True, 'usable_with_kernel': True,
+        'reset_eip': 0x80b004, 'other_entries': [], 'usable': True,
+        'usable_with_kernel': True,
         'several_sev_es_vcpus': True, 'reason': None}
+
+
+@pytest.mark.parametrize(('form', 'text'), [
+    ('json', '"guid": "dc886566-984a-4798-a75e-5585a7bf67cc",\n'
+             '      "size": 4'),
+    ('table', 'dc886566-984a-4798-a75e-5585a7bf67cc: 4 bytes')])
+def test_entries_of_another_meaning(sev_attest, form, text):
+    found = sev_attest(
+        'firmware', 'inspect', vectors.directory() /
+        'virtee-sev/tests/measurement/ovmf_AmdSev_suffix.bin', '-f', form)
+    assert found.status == 0
+    assert text in found.out
 
 
 def test_distribution_s_stock_build_is_refused(inspect):
@@ -75,4 +88,4 @@ def test_too_large(sev_attest, tmp_path):
         stream.truncate((64 << 20) + 4096)
     found = sev_attest('firmware', 'inspect', path)
     assert found.status == 2
-    assert 'more than the 67108864 bytes' in found.error
+    assert f'{path}: firmware of 67112960 bytes or more' in found.error
