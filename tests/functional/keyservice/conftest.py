@@ -10,6 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import logging
+
 import pytest
 import sqlalchemy as sa
 
@@ -17,6 +19,24 @@ from nova_sev_attest.keyservice.db import models
 from tests.functional.keyservice import databases
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own():
+    """Undo what a command that a test runs does to the process's log.
+
+    oslo.log leaves a handler that writes to the standard error of its time,
+    which pytest closes with the test; the next test's output would have the
+    complaints about that.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope='session')
