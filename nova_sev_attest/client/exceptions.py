@@ -12,6 +12,18 @@
 
 """What can go wrong between a client and the key service.
 
+::
+
+    ClientError
+      RequestRefused            4xx: asking again gives the same
+        NotFound                404
+        Conflict                409
+        RevisionChanged         412
+        AttestationDenied       403 to a compute host's launch
+      ServiceUnavailable        no usable answer: another time may help
+        OwnerTimeout
+        InvalidResponse
+
 No message or attribute here holds a launch token, a session or a secret:
 they reach logs and the faults of servers.
 """
@@ -47,6 +59,18 @@ class RequestRefused(ClientError):
             f'The key service refused the request (HTTP {status}'
             f'{", " + code if code else ""}): {message}',
             request_id=request_id)
+
+
+class NotFound(RequestRefused):
+    """There is no such thing, or it belongs to another project (404)."""
+
+
+class Conflict(RequestRefused):
+    """It cannot be done to what is there as it is now (409)."""
+
+
+class RevisionChanged(RequestRefused):
+    """Another change came first: read it again, then change it (412)."""
 
 
 class AttestationDenied(RequestRefused):

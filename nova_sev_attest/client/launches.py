@@ -39,6 +39,8 @@ GODH_CERTIFICATE_SIZE = 2084
 SESSION_SIZE = 128
 PACKET_HEADER_SIZE = 52
 MAX_PACKET_DATA = 16 * 1024
+# Of one member of a platform's certificates, decoded: three of 2084 bytes.
+MAX_CERTIFICATES = 32 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,23 @@ class LaunchIdentity:
 
     id: str
     token: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SevCertificates:
+    """The certificates of an SEV or SEV-ES platform, as it showed them.
+
+    Nothing of them is verified here.
+
+    :ivar pdh: the PDH certificate
+    :ivar cert_chain: PEK, OCA and CEK
+    :ivar signed_cek: the CEK that AMD signed for the chip, None where the
+        key service has none
+    """
+
+    pdh: bytes = dataclasses.field(repr=False)
+    cert_chain: bytes = dataclasses.field(repr=False)
+    signed_cek: bytes | None = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,18 +215,122 @@ class Launches:
         }}, deadline)
 
     def get(self, launch_id, deadline=None):
-        """One launch as the key service shows it to the caller."""
+        """One launch as the key service shows it to the caller.
+
+        :raises NotFound: there is none that the caller may see
+        """
         answer = self._rest.request(
             'GET', f'/v1/launches/{launch_id}', deadline=deadline,
             max_answer=MAX_ANSWER)
         return answers.member(answer.body, 'launch', dict)
 
-    def list(self, server_id=None, status=None, limit=None, marker=None,
-             deadline=None):
-        """One page of launches, and the marker of the next page or None."""
+    def list(self, server_id=None, status=None, host=None, policy_id=None,
+             technology=None, project_id=None, sort=None, limit=None,
+             marker=None, deadline=None):
+        """One page of launches, and the marker of the next page or None.
+
+        :param project_id: of the servers; for who sees those of all projects
+        :param sort: such as 'status,created_at:desc'; the newest come first
+            without it
+        """
         return self._rest.page('/v1/launches', 'launches', {
-            'server_id': server_id, 'status': status, 'limit': limit,
+            'server_id': server_id, 'status': status, 'host': host,
+            'policy_id': policy_id, 'technology': technology,
+            'project_id': project_id, 'sort': sort, 'limit': limit,
             'marker': marker}, deadline)
+
+    def each(self, server_id=None, status=None, host=None, policy_id=None,
+             technology=None, project_id=None, sort=None, deadline=None):
+        """Every launch, chosen as in list(); an iterator."""
+        return self._rest.items('/v1/launches', 'launches', {
+            'server_id': server_id, 'status': status, 'host': host,
+            'policy_id': policy_id, 'technology': technology,
+            'project_id': project_id, 'sort': sort}, deadline)
+
+    def certificates(self, launch_id, deadline=None):
+        """What the launch's platform showed; for the owner.
+
+        :returns: SevCertificates
+        :raises NotFound: the owner has no such launch
+        :raises Conflict: its platform's certificates are not known
+        """
+        found = answers.member(
+            self._of(launch_id, 'certificates', deadline), 'certificates',
+            dict)
+        signed = None
+        if found.get('signed_cek') is not None:
+            signed = answers.octets(found, 'signed_cek', 1, MAX_CERTIFICATES)
+        return SevCertificates(
+            pdh=answers.octets(found, 'pdh', 1, MAX_CERTIFICATES),
+            cert_chain=answers.octets(found, 'cert_chain', 1,
+                                      MAX_CERTIFICATES),
+            signed_cek=signed)
+
+    def set_session(self, launch_id, dh_cert, session, deadline=None):
+        """Give a launch the session that its owner made.
+
+        :param dh_cert: the GODH certificate, 2084 bytes
+        :param session: 128 bytes
+        :returns: the launch's members
+        :raises Conflict: it does not wait for a session
+        """
+        return self._set(launch_id, 'session', {
+            'dh_cert': answers.encode(dh_cert),
+            'session': answers.encode(session)}, deadline)
+
+    def evidence(self, launch_id, deadline=None):
+        """What the host sent of a launch; for the owner.
+
+        :returns: (the evidence's members, the host's claims), as they came;
+            ``measurement`` is in base64
+        :raises Conflict: none came yet
+        """
+        answer = self._of(launch_id, 'evidence', deadline)
+        return (answers.member(answer, 'evidence', dict),
+                answers.member(answer, 'claims', dict))
+
+    def set_secret(self, launch_id, release, deadline=None):
+        """Release a launch, for an owner who verifies.
+
+        :param release: SevRelease with what the owner packed; None: the
+            guest gets no secret
+        :returns: the launch's members
+        :raises Conflict: it does not wait for a secret
+        """
+        return self._set(launch_id, 'secret', release and {
+            'secret_header': answers.encode(release.header),
+            'secret': answers.encode(release.secret),
+            'gpa': release.gpa}, deadline)
+
+    def decide(self, launch_id, action, reason=None, deadline=None):
+        """Approve or deny a launch, as its owner.
+
+        :param action: 'approve' or 'deny'
+        :param reason: a sentence, kept with the launch
+        :returns: the launch's members
+        :raises Conflict: it is not, or not any more, to be decided
+        """
+        return self._set(launch_id, 'decision',
+                         {'action': action, 'reason': reason}, deadline)
+
+    def events(self, launch_id, deadline=None):
+        """What became of a launch, from its audit, oldest first.
+
+        :returns: list of dict: 'event', 'at', 'actor', 'details'
+        """
+        return answers.member(self._of(launch_id, 'events', deadline),
+                              'events', list)
+
+    def _of(self, launch_id, below, deadline):
+        return self._rest.request(
+            'GET', f'/v1/launches/{launch_id}/{below}',
+            deadline=deadline).body
+
+    def _set(self, launch_id, name, value, deadline):
+        answer = self._rest.request(
+            'PUT', f'/v1/launches/{launch_id}/{name}', json={name: value},
+            deadline=deadline, max_answer=MAX_ANSWER)
+        return answers.member(answer.body, 'launch', dict)
 
     def _put(self, identity, below, body, deadline, waiting=None):
         """The body of the final answer, after any wait for the owner."""

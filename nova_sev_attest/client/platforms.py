@@ -25,7 +25,10 @@ class Platforms:
         self._rest = rest
 
     def get(self, platform_id, deadline=None):
-        """The platform's members."""
+        """The platform's members.
+
+        :raises NotFound: the project has no such platform
+        """
         answer = self._rest.request('GET', f'/v1/platforms/{platform_id}',
                                     deadline=deadline)
         return answers.member(answer.body, 'platform', dict)
@@ -43,3 +46,11 @@ class Platforms:
             'emulated': answers.flag(emulated),
             'last_verdict': last_verdict, 'sort': sort, 'limit': limit,
             'marker': marker}, deadline)
+
+    def each(self, host=None, root=None, emulated=None, last_verdict=None,
+             sort=None, deadline=None):
+        """Every platform, chosen as in list(); an iterator."""
+        return self._rest.items('/v1/platforms', 'platforms', {
+            'host': host, 'root': root,
+            'emulated': answers.flag(emulated),
+            'last_verdict': last_verdict, 'sort': sort}, deadline)

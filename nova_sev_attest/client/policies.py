@@ -21,6 +21,9 @@ import dataclasses
 from nova_sev_attest.client import answers
 from nova_sev_attest.client import exceptions
 
+# How often one change is tried while others change the same policy.
+_CHANGES = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
@@ -50,7 +53,10 @@ class Policies:
             deadline=deadline))
 
     def get(self, policy_id, deadline=None):
-        """The current revision; returns Policy."""
+        """The current revision; returns Policy.
+
+        :raises NotFound: the project has no such policy
+        """
         return self._policy(self._rest.request(
             'GET', f'/v1/policies/{policy_id}', deadline=deadline))
 
@@ -66,6 +72,13 @@ class Policies:
             'name': name, 'is_default': answers.flag(is_default),
             'revoked': answers.flag(revoked), 'sort': sort, 'limit': limit,
             'marker': marker}, deadline)
+
+    def each(self, name=None, is_default=None, revoked=None, sort=None,
+             deadline=None):
+        """Every policy, chosen as in list(); an iterator."""
+        return self._rest.items('/v1/policies', 'policies', {
+            'name': name, 'is_default': answers.flag(is_default),
+            'revoked': answers.flag(revoked), 'sort': sort}, deadline)
 
     def revisions(self, policy_id, limit=None, marker=None, deadline=None):
         """One page of a policy's revisions, newest first, and a marker."""
@@ -84,17 +97,54 @@ class Policies:
         """Make a new revision of the revision that etag names.
 
         :param changes: the members that change
-        :raises RequestRefused: status 412 when there is a newer revision
+        :raises RevisionChanged: there is a newer revision
         """
         return self._policy(self._rest.request(
             'PATCH', f'/v1/policies/{policy_id}', json={'policy': changes},
             headers={'If-Match': etag}, deadline=deadline))
 
+    def change(self, policy_id, decide, deadline=None):
+        """Change a policy by what it is now, whoever else changes it, too.
+
+        Reads the policy, asks what to change and writes that; when another
+        revision came between, all of it again, up to five times.
+
+        :param decide: called with the policy's members; returns those that
+            change, none of them when nothing does
+        :returns: Policy, after the change
+        :raises RevisionChanged: others changed it each time
+        """
+        for left in reversed(range(_CHANGES)):
+            policy = self.get(policy_id, deadline)
+            changes = decide(policy.body)
+            if not changes:
+                return policy
+            try:
+                return self.update(policy_id, changes, policy.etag, deadline)
+            except exceptions.RevisionChanged:
+                if not left:
+                    raise
+
+    def revoke(self, policy_id, deadline=None):
+        """Let nothing be launched under a policy any more; returns Policy.
+
+        Open launches of it are denied. Harmless when it is revoked already.
+        """
+        return self._policy(self._rest.request(
+            'PUT', f'/v1/policies/{policy_id}/revocation',
+            deadline=deadline))
+
+    def restore(self, policy_id, deadline=None):
+        """Take a revocation back; returns Policy."""
+        return self._policy(self._rest.request(
+            'DELETE', f'/v1/policies/{policy_id}/revocation',
+            deadline=deadline))
+
     def delete(self, policy_id, etag=None, deadline=None):
         """Delete a policy.
 
         :param etag: the revision that it must have; None deletes any
-        :raises RequestRefused: status 412 when there is a newer revision
+        :raises RevisionChanged: there is a newer revision
         """
         self._rest.request(
             'DELETE', f'/v1/policies/{policy_id}',

@@ -25,6 +25,9 @@ MAX_DETAIL = 500
 _REQUEST_ID = re.compile(r'[A-Za-z0-9_.-]{1,64}')
 _CODE = re.compile(r'(?=.{1,100}\Z)[a-z0-9_]+(\.[a-z0-9_]+)*')
 
+_REFUSALS = {404: exceptions.NotFound, 409: exceptions.Conflict,
+             412: exceptions.RevisionChanged}
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -60,8 +63,8 @@ def interpret(status, headers, read_body, log_failure):
                                  retry_after=_retry_after(headers))
     if 400 <= status:
         code, detail = _error(read_body)
-        raise exceptions.RequestRefused(status, code, detail,
-                                        request_id=request_id)
+        refusal = _REFUSALS.get(status, exceptions.RequestRefused)
+        raise refusal(status, code, detail, request_id=request_id)
     if not 200 <= status < 300:
         raise exceptions.InvalidResponse(
             f'The key service answered HTTP {status}, which its API never '

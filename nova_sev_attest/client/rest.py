@@ -62,7 +62,8 @@ class RestClient:
 
         :param path: below the endpoint, '/v1/...'
         :param json: body to be sent as JSON
-        :param data: body to be sent as it is
+        :param data: body to be sent as it is: bytes, or a function that
+            gives a file object, called anew for each repetition
         :param headers: further headers; never logged
         :param deadline: Deadline of the caller's whole operation
         :param max_answer: largest answer taken, in bytes
@@ -111,8 +112,32 @@ class RestClient:
                 f'The key service answered "{collection}_links" without a '
                 f'marker.', request_id=answer.request_id) from None
 
+    def items(self, path, collection, filters, deadline=None):
+        """Every item of a collection, whatever number of pages it has.
+
+        A page is asked for when the items before it are used up. Each one
+        gets the time of a request of its own unless a deadline is given.
+
+        :param filters: as for page(); ``limit`` is the size of a page
+        :returns: iterator of the items
+        """
+        marker = filters.get('marker')
+        while True:
+            found, following = self.page(
+                path, collection, {**filters, 'marker': marker}, deadline)
+            yield from found
+            if following is None:
+                return
+            if following == marker:
+                raise exceptions.InvalidResponse(
+                    f'The key service answered the same page of '
+                    f'"{collection}" twice.')
+            marker = following
+
     def _attempt(self, method, path, deadline, max_answer, wait, kwargs):
         timeout = min(self._timeout + wait, deadline.remaining())
+        if callable(kwargs.get('data')):
+            kwargs = kwargs | {'data': kwargs['data']()}
         try:
             response = self._adapter.request(
                 path, method, raise_exc=False, log=False, redirect=False,

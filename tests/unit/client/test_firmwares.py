@@ -53,3 +53,31 @@ def test_get_list_delete(requests_mock, resource):
     assert resource.list() == ([], None)
     resource.delete(SHA256)
     assert requests_mock.last_request.method == 'DELETE'
+
+
+def test_upload_tells_how_far_it_is(requests_mock):
+    image = bytes(range(256)) * 1000
+    bodies = []
+
+    def answer(request, context):
+        piece = request.body.read(100000)
+        bodies.append(piece + request.body.read())
+        context.status_code = 503 if len(bodies) == 1 else 201
+        return {'firmware': {'size': len(image)}}
+
+    requests_mock.put(
+        f'{fakes.URL}/v1/firmwares/{hashlib.sha256(image).hexdigest()}',
+        json=answer)
+    seen = []
+    fakes.make_client(retry_delay=0).firmwares.upload(image, seen.append)
+    assert bodies == [image, image]
+    assert seen == [100000, 256000] * 2
+    assert requests_mock.last_request.headers['Content-Length'] == '256000'
+
+
+def test_each(requests_mock):
+    requests_mock.get(f'{fakes.URL}/v1/firmwares',
+                      json={'firmwares': [{'sha256': 'a'}]})
+    assert list(fakes.make_client().firmwares.each(sort='size')) == [
+        {'sha256': 'a'}]
+    assert requests_mock.last_request.qs == {'sort': ['size']}

@@ -280,3 +280,66 @@ class TestWaitingForTheOwner:
         with pytest.raises(exceptions.InvalidResponse):
             self.create(resource)
         assert requests_mock.call_count == 1
+
+
+OWNED = f'{URL}/v1/launches/{ID}'
+
+
+def test_each_with_its_filters(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/launches', json={'launches': [{'id': ID}]})
+    assert list(resource.each(host='host-1', status='running')) == [
+        {'id': ID}]
+    assert requests_mock.last_request.qs == {
+        'host': ['host-1'], 'status': ['running']}
+
+
+@pytest.mark.parametrize('signed', [None, b'signed'])
+def test_certificates(requests_mock, resource, signed):
+    requests_mock.get(f'{OWNED}/certificates', json={'certificates': {
+        'pdh': answers.encode(b'pdh'), 'cert_chain': answers.encode(b'three'),
+        'signed_cek': signed and answers.encode(signed)}})
+    found = resource.certificates(ID)
+    assert found == launches.SevCertificates(b'pdh', b'three', signed)
+    assert 'three' not in repr(found)
+
+
+@pytest.mark.parametrize('name', ['pdh', 'cert_chain', 'signed_cek'])
+def test_certificates_are_bounded(requests_mock, resource, name):
+    requests_mock.get(f'{OWNED}/certificates', json={'certificates': {
+        'pdh': 'AAAA', 'cert_chain': 'AAAA', 'signed_cek': None,
+        name: 'AAAA' * 20000}})
+    with pytest.raises(exceptions.InvalidResponse, match=name):
+        resource.certificates(ID)
+
+
+def test_an_owner_gives_session_secret_and_decision(requests_mock, resource):
+    for name in ('session', 'secret', 'decision'):
+        requests_mock.put(f'{OWNED}/{name}', json={'launch': {'id': ID}})
+    release = launches.SevRelease(b'header', b'packed', None)
+    for call in (lambda: resource.set_session(ID, b'godh', b'session'),
+                 lambda: resource.set_secret(ID, release),
+                 lambda: resource.set_secret(ID, None),
+                 lambda: resource.decide(ID, 'deny', 'not mine')):
+        assert call() == {'id': ID}
+    assert [each.json() for each in requests_mock.request_history] == [
+        {'session': {'dh_cert': answers.encode(b'godh'),
+                     'session': answers.encode(b'session')}},
+        {'secret': {'secret_header': answers.encode(b'header'),
+                    'secret': answers.encode(b'packed'), 'gpa': None}},
+        {'secret': None},
+        {'decision': {'action': 'deny', 'reason': 'not mine'}}]
+
+
+def test_evidence_and_events(requests_mock, resource):
+    requests_mock.get(f'{OWNED}/evidence', json={
+        'evidence': {'build_id': 3}, 'claims': {}})
+    requests_mock.get(f'{OWNED}/events', json={
+        'events': [{'event': 'launch.running'}]})
+    assert resource.evidence(ID) == ({'build_id': 3}, {})
+    assert resource.events(ID) == [{'event': 'launch.running'}]
+
+
+def test_what_comes_too_early_is_a_conflict(requests_mock, resource):
+    requests_mock.get(f'{OWNED}/evidence', status_code=409, json={})
+    with pytest.raises(exceptions.Conflict):
+        resource.evidence(ID)

@@ -62,3 +62,60 @@ def test_list_and_delete(requests_mock, resource):
     assert resource.list(name='web') == ([{}], None)
     resource.delete('p')
     assert requests_mock.last_request.method == 'DELETE'
+
+
+def test_each_goes_on(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/policies', json={
+        'policies': [{'id': 'a'}], 'policies_links': [
+            {'rel': 'next', 'href': f'{URL}/v1/policies?marker=a'}]})
+    requests_mock.get(f'{URL}/v1/policies?marker=a',
+                      json={'policies': [{'id': 'b'}]})
+    assert [each['id'] for each in resource.each(revoked=False)] == ['a', 'b']
+    assert requests_mock.request_history[0].qs == {'revoked': ['false']}
+
+
+def revision(number, *kernels):
+    return {'headers': {'ETag': f'"{number}"'},
+            'json': {'policy': {'id': 'p', 'revision': number,
+                                'kernels': list(kernels)}}}
+
+
+def append(policy):
+    return {'kernels': [*policy['kernels'], 'mine']}
+
+
+def test_change_starts_again_from_a_newer_revision(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/policies/p',
+                      [revision(1), revision(2, 'other')])
+    requests_mock.patch(f'{URL}/v1/policies/p', [
+        {'status_code': 412, 'json': {}}, revision(3, 'other', 'mine')])
+    assert resource.change('p', append).body['revision'] == 3
+    first, second = (each for each in requests_mock.request_history
+                     if each.method == 'PATCH')
+    assert first.headers['If-Match'] == '"1"'
+    assert second.headers['If-Match'] == '"2"'
+    assert second.json() == {'policy': {'kernels': ['other', 'mine']}}
+
+
+def test_change_gives_up(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/policies/p', **revision(1))
+    requests_mock.patch(f'{URL}/v1/policies/p', status_code=412, json={})
+    with pytest.raises(exceptions.RevisionChanged):
+        resource.change('p', append)
+    assert requests_mock.call_count == 10
+
+
+def test_change_of_nothing(requests_mock, resource):
+    requests_mock.get(f'{URL}/v1/policies/p', **revision(1))
+    assert resource.change('p', lambda policy: {}).etag == '"1"'
+    assert requests_mock.call_count == 1
+
+
+def test_revocation(requests_mock, resource):
+    where = f'{URL}/v1/policies/p/revocation'
+    requests_mock.put(where, **revision(1))
+    requests_mock.delete(where, **revision(1))
+    assert resource.revoke('p').body['id'] == 'p'
+    assert resource.restore('p').body['id'] == 'p'
+    assert [each.method for each in requests_mock.request_history] == [
+        'PUT', 'DELETE']

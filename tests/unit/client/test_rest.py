@@ -13,6 +13,7 @@
 import datetime
 import email.utils
 import http.server
+import io
 import json
 import logging
 import threading
@@ -331,3 +332,55 @@ def test_dribbled_answer_ends_at_the_deadline():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.mark.parametrize('status, kind', [
+    (404, exceptions.NotFound), (409, exceptions.Conflict),
+    (412, exceptions.RevisionChanged), (400, exceptions.RequestRefused)])
+def test_refusals_have_types(requests_mock, status, kind):
+    requests_mock.get(URL + PATH, **refusal(status, 'attestation.x', 'No.'))
+    with pytest.raises(exceptions.RequestRefused) as caught:
+        make_client().request('GET', PATH)
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.detail) == (status, 'No.')
+
+
+def page_of(*numbers, following=None):
+    return {'things': [{'id': number} for number in numbers],
+            'things_links': [] if following is None else [{
+                'rel': 'next', 'href': f'{URL}/v1/things?marker={following}'}]}
+
+
+def test_items_of_all_pages(requests_mock):
+    requests_mock.get(f'{URL}/v1/things', json=page_of(1, 2, following=2))
+    requests_mock.get(f'{URL}/v1/things?marker=2',
+                      json=page_of(3, following=3))
+    requests_mock.get(f'{URL}/v1/things?marker=3', json=page_of())
+    found = make_client().items('/v1/things', 'things',
+                                {'name': 'a', 'host': None})
+    assert not requests_mock.called  # asked as they are used
+    assert [item['id'] for item in found] == [1, 2, 3]
+    assert [asked.qs.get('marker') for asked in
+            requests_mock.request_history] == [None, ['2'], ['3']]
+    assert {asked.qs['name'][0]
+            for asked in requests_mock.request_history} == {'a'}
+
+
+def test_items_of_a_service_that_goes_in_circles(requests_mock):
+    requests_mock.get(f'{URL}/v1/things', json=page_of(1, following=1))
+    with pytest.raises(exceptions.InvalidResponse, match='twice'):
+        list(make_client().items('/v1/things', 'things', {}))
+    assert requests_mock.call_count == 2
+
+
+def test_a_body_is_made_anew_for_each_repetition(requests_mock):
+    bodies = []
+
+    def answer(request, context):
+        bodies.append(request.body.read())
+        context.status_code = 503 if len(bodies) == 1 else 200
+        return b'{}'
+
+    requests_mock.put(URL + PATH, content=answer)
+    make_client().request('PUT', PATH, data=lambda: io.BytesIO(b'image'))
+    assert bodies == [b'image', b'image']
