@@ -135,7 +135,12 @@ class Policies:
             deadline=deadline))
 
     def restore(self, policy_id, deadline=None):
-        """Take a revocation back; returns Policy."""
+        """Take a revocation back; returns Policy.
+
+        :raises RequestRefused: status 403 when the caller cannot read a
+            secret that the policy names, 412 when the policy was changed at
+            the same time
+        """
         return self._policy(self._rest.request(
             'DELETE', f'/v1/policies/{policy_id}/revocation',
             deadline=deadline))

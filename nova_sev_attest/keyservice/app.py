@@ -168,6 +168,8 @@ def _api(service):
     api.add_route('/v1/firmwares/{sha256}', firmwares.Item(service))
     api.add_route('/v1/policies', policies.Collection(service))
     api.add_route('/v1/policies/{policy_id}', policies.Item(service))
+    api.add_route('/v1/policies/{policy_id}/revocation',
+                  policies.Revocation(service))
     api.add_route('/v1/policies/{policy_id}/revisions',
                   policies.Revisions(service))
     api.add_route('/v1/policies/{policy_id}/revisions/{revision}',

@@ -13,8 +13,6 @@
 """What owners do: firmwares and policies."""
 
 import dataclasses
-import hashlib
-import json
 import re
 import uuid
 
@@ -24,7 +22,9 @@ from oslo_log import log as logging
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice import expectations
+from nova_sev_attest.keyservice import limits
 from nova_sev_attest.keyservice.objects import firmwares
+from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.keyservice.stores import base as store_base
 from nova_sev_attest.launch import errors as launch_errors
@@ -37,6 +37,7 @@ LOG = logging.getLogger(__name__)
 _DEFAULTS = {
     'technologies': ['amd-sev'],
     'trusted_roots': list(roots.AMD_ROOTS),
+    'firmwares': [],
     'kernels': [],
     'initrds': [],
     'command_lines': [],
@@ -50,6 +51,9 @@ _DEFAULTS = {
     'allowed_chips': None,
     'allowed_owners': None,
     'secrets': [],
+    'verifier': policies.SERVICE,
+    'approval': policies.AUTOMATIC,
+    'limits': None,
     'is_default': False,
 }
 
@@ -69,7 +73,28 @@ def _secret_id(reference):
 
 def _wants_application_processors(content):
     return (launch_profile.SEV_ES in content.technologies
-            and max(content.vcpus) > 1)
+            and max(content.vcpus or (1,)) > 1)
+
+
+def _check_roles(content):
+    """Refuse a policy that gives the service and the owner the same part."""
+    if content.verifier == policies.SERVICE:
+        if not content.firmwares:
+            raise errors.BadRequest(
+                'firmware_missing',
+                'A policy names the firmwares that may run, unless its '
+                'verifier is the owner.')
+        return
+    if content.approval == policies.OWNER:
+        raise errors.BadRequest(
+            'owner_approves_alone',
+            'With verifier "owner" it is the owner who releases each launch; '
+            'approval "owner" is for what the service verifies.')
+    if content.secrets:
+        raise errors.BadRequest(
+            'owner_has_secrets',
+            'With verifier "owner" the owner encrypts the secrets; the '
+            'policy names none, lest the service could read them.')
 
 
 def _check_sev_es(content):
@@ -79,7 +104,8 @@ def _check_sev_es(content):
         ('cpu_models or cpu_signatures',
          content.cpu_models or content.cpu_signatures),
         ('launch_profiles', content.launch_profiles)) if not values]
-    if launch_profile.SEV_ES in content.technologies and missing:
+    if (launch_profile.SEV_ES in content.technologies and missing
+            and content.verifier == policies.SERVICE):
         raise errors.BadRequest(
             'sev_es_incomplete',
             f'SEV-ES measures the vCPUs, so a policy that allows amd-sev-es '
@@ -87,15 +113,17 @@ def _check_sev_es(content):
 
 
 def _identity(policy):
-    """What tells the revisions of policies apart, for the journal.
-
-    The SHA-256 is that over the content as JSON with sorted keys and no
-    spaces, so that a record holds a stored revision to what it was.
-    """
-    body = json.dumps(dataclasses.asdict(policy.content), sort_keys=True,
-                      separators=(',', ':'))
+    """What tells the revisions of policies apart, for the journal."""
     return {'name': policy.content.name, 'revision': policy.revision,
-            'content_sha256': hashlib.sha256(body.encode()).hexdigest()}
+            'content_sha256': policy.content_sha256}
+
+
+def _close_launches(entry, policy_id, word, detail):
+    """Deny the open launches of a policy that is withdrawn."""
+    code = 'attestation.' + word
+    for launch in launches.close_all_of_policy(entry.session, policy_id,
+                                               code, detail):
+        entry.record_launch('launch.denied', launch, reason_code=code)
 
 
 def _is_uuid(text):
@@ -227,6 +255,52 @@ class Authoring:
             return policy
 
     @db_api.retried
+    def revoke_policy(self, project_id, policy_id):
+        """Let nothing be released under a policy, and deny what is open.
+
+        :returns: Policy
+        """
+        with self._journal.writer() as entry:
+            policy = policies.get_locked(entry.session, project_id,
+                                         policy_id)
+            if policies.revoke(entry.session, policy):
+                entry.record('policy.revoked', project_id, subject=policy_id,
+                             **_identity(policy))
+            # One that was revoked before may have launches that began at
+            # that same moment.
+            _close_launches(
+                entry, policy_id, 'policy_revoked',
+                'The launch\'s policy was revoked in the meantime.')
+            return policies.get(entry.session, project_id, policy_id)
+
+    def restore_policy(self, context, policy_id):
+        """Take the revocation of a policy back.
+
+        :param context: RequestContext, with the caller's token
+        :returns: Policy
+        :raises PreconditionFailed: it was changed at the same time
+        """
+        with self._db.reader() as session:
+            policy = policies.get(session, context.project_id, policy_id)
+        if policy.revoked_at is None:
+            return policy
+        self._prove_readable(context, policy.content)
+        return self._restore(policy)
+
+    @db_api.retried
+    def _restore(self, policy):
+        with self._journal.writer() as entry:
+            if policies.restore(entry.session, policy):
+                entry.record('policy.restored', policy.project_id,
+                             subject=policy.id, **_identity(policy))
+            found = policies.get(entry.session, policy.project_id, policy.id)
+            if found.revision != policy.revision:
+                raise errors.PreconditionFailed(
+                    'policy_changed',
+                    'The policy was changed in the meantime; read it again.')
+            return found
+
+    @db_api.retried
     def delete_policy(self, project_id, policy_id, matches=None):
         """Delete a policy.
 
@@ -245,6 +319,9 @@ class Authoring:
             policies.delete(entry.session, project_id, policy_id)
             entry.record('policy.deleted', project_id, subject=policy_id,
                          **_identity(policy))
+            _close_launches(
+                entry, policy_id, 'policy_deleted',
+                'The launch\'s policy was deleted in the meantime.')
 
     @db_api.retried
     def delete_firmware(self, project_id, sha256):
@@ -259,7 +336,8 @@ class Authoring:
         """
         content = policy.content
         found = []
-        if not expectations.count(content):
+        if (content.verifier == policies.SERVICE
+                and not expectations.count(content)):
             found.append(
                 'This policy allows no launch: it names no kernel and '
                 'firmware_boot is false.')
@@ -310,8 +388,10 @@ class Authoring:
             'cpu_signatures': [
                 int(number) for number in request['cpu_signatures']],
             'launch_profiles': profiles,
+            'limits': limits.normalize(request['limits']),
             'min_build': request['min_build'] and int(
                 request['min_build'])}))
+        _check_roles(content)
         _check_sev_es(content)
         if content.kernels and not content.command_lines:
             raise errors.BadRequest(

@@ -91,7 +91,7 @@ def again(launch, fingerprint):
         raise errors.Conflict(
             'evidence_conflict',
             'Other evidence came for this launch before; the first counts.')
-    if launch.status == launches.DENIED and bound is not None:
+    if launch.status == launches.DENIED:
         raise denied(launch)
     if launch.verdict is None:
         raise closed(launch)

@@ -22,8 +22,14 @@ from nova_sev_attest.keyservice.schemas import policies as schemas
 
 
 def _etag(policy):
-    """Names what an owner said; warnings may change without it."""
-    return f'{policy.id}.{policy.revision}'
+    """Names what the owner said.
+
+    The count of releases may change without it, as warnings may.
+    """
+    tag = f'{policy.id}.{policy.revision}'
+    if policy.revoked_at is not None:
+        tag += f'.revoked-{policy.revoked_at:%Y%m%dT%H%M%S.%f}'
+    return tag
 
 
 class _Resource:
@@ -106,6 +112,27 @@ class Item(_Resource):
             context.project_id, policy_id,
             matches and (lambda policy: matches(_etag(policy))))
         resp.status = falcon.HTTP_204
+
+
+class Revocation(_Resource):
+
+    def on_put(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.REVOKE)
+        schemas.REVOKE.check_path({'policy_id': policy_id})
+        self._answer(req, resp, self._service.authoring.revoke_policy(
+            context.project_id, policy_id))
+
+    def on_delete(self, req, resp, policy_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.RESTORE)
+        schemas.RESTORE.check_path({'policy_id': policy_id})
+        self._answer(req, resp, self._service.authoring.restore_policy(
+            context, policy_id))
+
+    def _answer(self, req, resp, policy):
+        self._show(req, resp, policy,
+                   self._service.authoring.warnings(policy))
 
 
 class Revisions(_Resource):

@@ -309,6 +309,23 @@ def run(session, launch_id):
                         models.Launch.status == RELEASED, status=RUNNING))
 
 
+def close_all_of_policy(session, policy_id, code, detail):
+    """Deny the open launches under any revision of a policy.
+
+    :param session: of a transaction that has changed the policy, which so is
+        locked
+    :returns: list of Launch, as they were before
+    """
+    found = [Launch._from_row(row) for row in session.scalars(
+        sa.select(models.Launch)
+        .where(models.Launch.policy_id == policy_id,
+               models.Launch.status == SESSION_ISSUED)
+        .order_by(models.Launch.id).with_for_update())]
+    _close(session, DENIED, models.Launch.policy_id == policy_id,
+           reason_code=code, reason_detail=detail)
+    return found
+
+
 def sealing_keys_in_use(session):
     """Ids of the sealing keys that launches still need, as a set."""
     return set(session.scalars(

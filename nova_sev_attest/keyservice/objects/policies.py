@@ -14,6 +14,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import uuid
 
@@ -30,6 +31,11 @@ _COLLECTION = paging.Collection(
 _REVISIONS = paging.Collection(
     models.PolicyRevision, ('revision',), 'revision:desc', unique='revision')
 
+#: Who verifies, and who approves.
+SERVICE = 'service'
+OWNER = 'owner'
+AUTOMATIC = 'automatic'
+
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -42,6 +48,10 @@ class Content:
     :ivar allowed_chips: SHA-256 of CEK certificates, and allowed_owners of
         OCA certificates; None allows any
     :ivar secrets: {GUID: UUID in the secret store}, both canonical text
+    :ivar verifier: who verifies the evidence, SERVICE or OWNER
+    :ivar approval: AUTOMATIC, or OWNER who approves each release
+    :ivar limits: what else restricts releases, for keyservice/limits.py; None
+        for nothing
     """
 
     name: str
@@ -64,6 +74,10 @@ class Content:
     min_build: int | None = None
     allowed_chips: list[str] | None = None
     allowed_owners: list[str] | None = None
+    # Nor those from before owners could verify, approve and limit.
+    verifier: str = SERVICE
+    approval: str = AUTOMATIC
+    limits: dict | None = None
 
     @property
     def min_api(self):
@@ -76,14 +90,25 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """One revision of a policy."""
+    """One revision of a policy.
+
+    :ivar content_sha256: over the content as it is stored, as JSON with
+        sorted keys and no spaces; 64 hexadecimal digits
+    :ivar updated_at: when this revision was made
+    :ivar revoked_at: of the policy: since when it releases nothing, or None
+    :ivar release_count: of the policy: launches that were released under any
+        of its revisions
+    """
 
     id: str
     revision: int
     project_id: str
     content: Content
+    content_sha256: str
     created_at: datetime.datetime
     updated_at: datetime.datetime
+    revoked_at: datetime.datetime | None
+    release_count: int
 
 
 def _query(project_id, policy_id):
@@ -105,10 +130,14 @@ def _not_found(policy_id):
 
 
 def _of_revision(row, stored):
+    body = json.loads(stored.body)
+    text = json.dumps(body, sort_keys=True, separators=(',', ':'))
     return Policy(
         id=row.id, revision=stored.revision, project_id=row.project_id,
-        content=Content(**json.loads(stored.body)),
-        created_at=row.created_at, updated_at=stored.created_at)
+        content=Content(**body),
+        content_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        created_at=row.created_at, updated_at=stored.created_at,
+        revoked_at=row.revoked_at, release_count=row.release_count)
 
 
 def _load(session, row, revision=None):
@@ -272,6 +301,59 @@ def delete(session, project_id, policy_id):
     _row(session, project_id, policy_id)
     session.execute(sa.delete(models.Policy).where(
         models.Policy.id == policy_id))
+
+
+def revoke(session, policy):
+    """Let nothing be released under a policy from now on.
+
+    :param policy: Policy, any revision
+    :returns: whether this call did it; it may have been revoked before
+    """
+    return _revoke(session, policy, models.Policy.revoked_at.is_(None),
+                   revoked_at=timeutils.utcnow())
+
+
+def restore(session, policy):
+    """Take a revocation back.
+
+    :param policy: the revision that is to be in force again
+    :returns: whether this call did it; the policy may not be revoked, or
+        have another revision by now
+    """
+    return _revoke(session, policy, models.Policy.revoked_at.is_not(None),
+                   models.Policy.revision == policy.revision,
+                   revoked_at=None)
+
+
+def _revoke(session, policy, *conditions, **values):
+    changed = session.execute(
+        sa.update(models.Policy)
+        .where(models.Policy.id == policy.id,
+               models.Policy.project_id == policy.project_id, *conditions)
+        .values(**values)
+        .execution_options(synchronize_session=False)).rowcount
+    session.expire_all()
+    return bool(changed)
+
+
+def count_release(session, policy_id, at_most=None):
+    """Count one release under a policy, in the transaction that releases.
+
+    The policy's row stays locked until then, so that no release slips past a
+    revocation or past the count that others make at the same time.
+
+    :param at_most: releases that the policy's limits allow, None: any
+    :returns: whether it may be; False: the policy is revoked or deleted, or
+        its releases are used up
+    """
+    conditions = [models.Policy.id == policy_id,
+                  models.Policy.revoked_at.is_(None)]
+    if at_most is not None:
+        conditions.append(models.Policy.release_count < at_most)
+    return bool(session.execute(
+        sa.update(models.Policy).where(*conditions)
+        .values(release_count=models.Policy.release_count + 1)
+        .execution_options(synchronize_session=False)).rowcount)
 
 
 def others_with_secrets(session, policy):

@@ -21,6 +21,8 @@ SHOW = 'attestation:policies:show'
 CREATE = 'attestation:policies:create'
 UPDATE = 'attestation:policies:update'
 DELETE = 'attestation:policies:delete'
+REVOKE = 'attestation:policies:revoke'
+RESTORE = 'attestation:policies:restore'
 LIST_REVISIONS = 'attestation:policies:list-revisions'
 SHOW_REVISION = 'attestation:policies:show-revision'
 
@@ -48,6 +50,19 @@ RULES = [
     policy.DocumentedRuleDefault(
         DELETE, base.PROJECT_MEMBER, 'Delete a policy.',
         [{'method': 'DELETE', 'path': '/v1/policies/{policy_id}'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        REVOKE, base.PROJECT_MEMBER,
+        'Revoke a policy: nothing is released under it, and its open '
+        'launches are denied.',
+        [{'method': 'PUT', 'path': '/v1/policies/{policy_id}/revocation'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        RESTORE, base.PROJECT_MEMBER,
+        'Take the revocation of a policy back. The caller must also be able '
+        'to read every secret that the policy names.',
+        [{'method': 'DELETE',
+          'path': '/v1/policies/{policy_id}/revocation'}],
         scope_types=base.PROJECT),
     policy.DocumentedRuleDefault(
         LIST_REVISIONS, base.PROJECT_READER,

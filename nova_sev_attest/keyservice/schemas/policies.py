@@ -22,6 +22,9 @@ CREATE = document.Operation('/v1/policies', 'post')
 SHOW = document.Operation('/v1/policies/{policy_id}', 'get')
 UPDATE = document.Operation('/v1/policies/{policy_id}', 'patch')
 DELETE = document.Operation('/v1/policies/{policy_id}', 'delete')
+REVOKE = document.Operation('/v1/policies/{policy_id}/revocation', 'put')
+RESTORE = document.Operation(
+    '/v1/policies/{policy_id}/revocation', 'delete')
 LIST_REVISIONS = document.Operation(
     '/v1/policies/{policy_id}/revisions', 'get')
 SHOW_REVISION = document.Operation(
@@ -44,6 +47,8 @@ def view(policy, warnings, base):
         'project_id': policy.project_id,
         'created_at': common.time(policy.created_at),
         'updated_at': common.time(policy.updated_at),
+        'revoked_at': policy.revoked_at and common.time(policy.revoked_at),
+        'release_count': policy.release_count,
         'warnings': warnings,
         'links': common.self_link(base, f'/v1/policies/{policy.id}'),
     }

@@ -308,7 +308,7 @@ class TestCreate:
         # The same answer again; a refused launch goes nowhere.
         assert error(host.create(), 403, 'platform_untrusted') == detail
         error(host.create(host='host-2'), 409, 'launch_conflict')
-        error(host.send(good.measure()), 409, 'launch_closed')
+        error(host.send(good.measure()), 403, 'platform_untrusted')
         assert host.outcome('failed').json()['launch']['status'] == 'denied'
         error(host.outcome('running'), 409, 'launch_conflict')
         # It has not closed the server's open launch.
@@ -581,7 +581,16 @@ class TestEvidence:
         member = keyservice.member()
         policy = member.get('/v1/policies').json()['policies'][0]
         member.delete(f'/v1/policies/{policy["id"]}')
-        error(host.send(host.measure()), 403, 'policy_missing')
+        assert host.show()['reason']['code'] == 'attestation.policy_deleted'
+        error(host.send(host.measure()), 403, 'policy_deleted')
+        assert_closed(keyservice, host, 'denied')
+
+    def test_policy_revoked_meanwhile(self, keyservice, host):
+        member = keyservice.member()
+        policy = member.get('/v1/policies').json()['policies'][0]
+        member.put(f'/v1/policies/{policy["id"]}/revocation')
+        assert host.show()['reason']['code'] == 'attestation.policy_revoked'
+        error(host.send(host.measure()), 403, 'policy_revoked')
         assert_closed(keyservice, host, 'denied')
 
     def test_sealing_key_lost(self, keyservice, host):

@@ -12,6 +12,7 @@
 
 """Policies of a project, and the secrets they name."""
 
+import functools
 import json
 import uuid
 
@@ -193,7 +194,7 @@ class TestSecrets:
 class TestContent:
 
     @pytest.mark.parametrize('changes, status, code', [
-        ({'firmwares': []}, 400, 'request_invalid'),
+        ({'firmwares': []}, 400, 'firmware_missing'),
         ({'firmwares': ['0' * 64]}, 400, 'firmware_unknown'),
         ({'firmwares': ['x' * 64]}, 400, 'request_invalid'),
         ({'kernels': ['0' * 63]}, 400, 'request_invalid'),
@@ -295,7 +296,8 @@ class TestContent:
 
     def test_revisions_from_before_sev_es_are_read(self, keyservice):
         policy = keyservice.policy()
-        added = ('cpu_models', 'cpu_signatures', 'launch_profiles')
+        added = ('cpu_models', 'cpu_signatures', 'launch_profiles',
+                 'verifier', 'approval', 'limits')
         with keyservice.service.database.writer() as session:
             revision = session.scalars(
                 sa.select(models.PolicyRevision)).one()
@@ -306,7 +308,8 @@ class TestContent:
         shown = keyservice.member().get(
             f'/v1/policies/{policy["id"]}').json()['policy']
         assert shown == policy
-        assert [shown[name] for name in added] == [[], [], []]
+        assert [shown[name] for name in added] == [
+            [], [], [], 'service', 'automatic', None]
 
     def test_firmware_of_another_project(self, keyservice):
         theirs = keyservice.upload(project='p')
@@ -397,6 +400,233 @@ class TestChange:
         error(api.delete(path), 404, 'policy_not_found')
         error(api.get(path), 404, 'policy_not_found')
         assert keyservice.policy()['name'] == 'web'
+
+
+class TestRoles:
+    """Who verifies and who approves."""
+
+    def test_defaults(self, keyservice):
+        policy = keyservice.policy()
+        assert (policy['verifier'], policy['approval'], policy['limits']) == (
+            'service', 'automatic', None)
+        assert (policy['revoked_at'], policy['release_count']) == (None, 0)
+
+    def test_owner_verifies(self, either):
+        """Nothing is asked of what the service does not look at."""
+        response = either.member().post('/v1/policies', json={'policy': {
+            'name': 'mine', 'verifier': 'owner',
+            'technologies': ['amd-sev', 'amd-sev-es']}})
+        assert response.status_code == 201, response.text
+        policy = response.json()['policy']
+        assert (policy['verifier'], policy['firmwares']) == ('owner', [])
+        assert policy['warnings'] == []
+
+    def test_owner_verifies_and_names_what_it_launches(self, keyservice):
+        assert create(keyservice, verifier='owner',
+                      secrets=[]).json()['policy']['verifier'] == 'owner'
+
+    @pytest.mark.parametrize('changes, code', [
+        ({'verifier': 'owner'}, 'owner_has_secrets'),
+        ({'verifier': 'owner', 'secrets': [], 'approval': 'owner'},
+         'owner_approves_alone'),
+        ({'verifier': 'host'}, 'request_invalid'),
+        ({'approval': 'host'}, 'request_invalid'),
+        ({'approval': None}, 'request_invalid'),
+        ({'verifier': None}, 'request_invalid')])
+    def test_refused(self, keyservice, changes, code):
+        error(create(keyservice, **changes), 400, code)
+
+    def test_change(self, keyservice):
+        path = f'/v1/policies/{keyservice.policy()["id"]}'
+        change = functools.partial(
+            keyservice.member().patch, path, headers={'If-Match': '*'})
+        assert change(json={'policy': {'approval': 'owner'}}).json()[
+            'policy']['approval'] == 'owner'
+        error(change(json={'policy': {'verifier': 'owner',
+                                      'approval': 'automatic'}}),
+              400, 'owner_has_secrets')
+        assert change(json={'policy': {
+            'verifier': 'owner', 'approval': 'automatic', 'secrets': [],
+            'firmwares': []}}).status_code == 200
+        error(change(json={'policy': {'verifier': 'service'}}),
+              400, 'firmware_missing')
+
+
+class TestLimits:
+
+    ALL = {'servers': [str(uuid.UUID(int=1))],
+           'host_aggregates': ['rack-1', 'r\u00e4ck 2'],
+           'not_before': '2026-01-31T00:00:00Z',
+           'not_after': '2026-02-01T00:00:00.500000Z', 'max_releases': 5}
+
+    def test_kept_and_taken_away(self, either):
+        policy = either.policy(limits=self.ALL)
+        assert policy['limits'] == self.ALL
+        path = f'/v1/policies/{policy["id"]}'
+        api = either.member()
+        tag = api.get(path).headers['ETag']
+        changed = api.patch(path, headers={'If-Match': tag}, json={
+            'policy': {'limits': {'max_releases': 7}}})
+        assert changed.json()['policy']['limits'] == {'max_releases': 7}
+        assert changed.headers['ETag'] != tag
+        changed = api.patch(
+            path, headers={'If-Match': changed.headers['ETag']},
+            json={'policy': {'limits': None}})
+        assert changed.json()['policy']['limits'] is None
+        found = api.get(f'{path}/revisions').json()['revisions']
+        assert [revision['limits'] for revision in found] == [
+            None, {'max_releases': 7}, self.ALL]
+
+    def test_normal_form(self, keyservice):
+        assert keyservice.policy(limits={})['limits'] is None
+        shown = keyservice.policy(name='other', is_default=False, limits={
+            'not_before': '2026-01-31T00:00:00.5Z', 'max_releases': 2.0})
+        assert shown['limits'] == {
+            'not_before': '2026-01-31T00:00:00.500000Z', 'max_releases': 2}
+
+    @pytest.mark.parametrize('limits, code', [
+        ({'servers': []}, 'request_invalid'),
+        ({'servers': ['web-1']}, 'request_invalid'),
+        ({'servers': [str(uuid.UUID(int=10)).upper()]}, 'request_invalid'),
+        ({'servers': [str(uuid.UUID(int=n)) for n in range(257)]},
+         'request_invalid'),
+        ({'servers': [str(uuid.UUID(int=1))] * 2}, 'request_invalid'),
+        ({'servers': None}, 'request_invalid'),
+        ({'host_aggregates': []}, 'request_invalid'),
+        ({'host_aggregates': ['']}, 'request_invalid'),
+        ({'host_aggregates': ['a\nb']}, 'request_invalid'),
+        ({'host_aggregates': ['x' * 256]}, 'request_invalid'),
+        ({'not_before': '2026-01-31'}, 'request_invalid'),
+        ({'not_before': '2026-01-31T00:00:00+01:00'}, 'request_invalid'),
+        ({'not_after': '2026-02-30T00:00:00Z'}, 'time_invalid'),
+        ({'not_after': '0000-01-01T00:00:00Z'}, 'time_invalid'),
+        ({'not_before': '2026-01-31T00:00:00Z',
+          'not_after': '2026-01-31T00:00:00Z'}, 'time_invalid'),
+        ({'not_before': '2026-01-31T00:00:00Z',
+          'not_after': '2026-01-30T00:00:00Z'}, 'time_invalid'),
+        ({'max_releases': 0}, 'request_invalid'),
+        ({'max_releases': 1 << 31}, 'request_invalid'),
+        ({'max_releases': 1.5}, 'request_invalid'),
+        ({'hosts': ['host-1']}, 'request_invalid'),
+        ([], 'request_invalid')])
+    def test_refused(self, keyservice, limits, code):
+        error(create(keyservice, limits=limits), 400, code)
+
+
+class TestRevocation:
+
+    @pytest.fixture
+    def path(self, keyservice):
+        return f'/v1/policies/{keyservice.policy()["id"]}'
+
+    def test_revoke_and_restore(self, either):
+        path = f'/v1/policies/{either.policy()["id"]}'
+        api = either.member()
+        before = api.get(path)
+        revoked = api.put(f'{path}/revocation')
+        assert revoked.status_code == 200
+        policy = revoked.json()['policy']
+        assert policy['revoked_at'] is not None
+        assert policy['revision'] == 1
+        again = api.put(f'{path}/revocation')
+        assert again.json() == revoked.json()
+        assert api.get(path).json() == revoked.json()
+        restored = api.delete(f'{path}/revocation')
+        assert restored.status_code == 200
+        assert restored.json() == before.json()
+        assert api.delete(f'{path}/revocation').json() == before.json()
+        assert recorded(either, policy['id']) == [
+            'policy.created', 'policy.revoked', 'policy.restored']
+
+    def test_etag(self, keyservice, path):
+        """What was read before the revocation is not what is there."""
+        api = keyservice.member()
+        before = api.get(path).headers['ETag']
+        revoked = api.put(f'{path}/revocation').headers['ETag']
+        assert api.get(path, headers={
+            'If-None-Match': before}).status_code == 200
+        assert api.get(path, headers={
+            'If-None-Match': revoked}).status_code == 304
+        error(api.patch(path, headers={'If-Match': before},
+                        json={'policy': {'name': 'new'}}),
+              412, 'policy_changed')
+        assert api.delete(f'{path}/revocation').headers['ETag'] == before
+        assert api.put(f'{path}/revocation').headers['ETag'] != revoked
+
+    def test_a_change_does_not_restore(self, keyservice, path):
+        api = keyservice.member()
+        since = api.put(f'{path}/revocation').json()['policy']['revoked_at']
+        changed = api.patch(path, headers={'If-Match': '*'},
+                            json={'policy': {'name': 'new'}})
+        assert changed.json()['policy']['revoked_at'] == since
+
+    def test_restoring_proves_it_anew(self, keyservice, path):
+        """Who may not read a secret may withhold it, and not release it."""
+        colleague = keyservice.api('admin', user='colleague')
+        assert colleague.put(f'{path}/revocation').status_code == 200
+        error(colleague.delete(f'{path}/revocation'), 403,
+              'secret_forbidden')
+        assert keyservice.member().delete(
+            f'{path}/revocation').json()['policy']['revoked_at'] is None
+
+    def test_open_launches_are_denied(self, either):
+        either.policy()
+        other = either.policy(name='other', is_default=False)
+        hosts = [harness.Host(either) for _ in range(3)]
+        spared = harness.Host(either, policy='other')
+        for host in (*hosts, spared):
+            host.launch()
+        assert hosts[0].outcome('failed').status_code == 200
+        policy_id = hosts[0].show()['policy_id']
+        either.member().put(f'/v1/policies/{policy_id}/revocation')
+        assert [host.show()['status'] for host in (*hosts, spared)] == [
+            'failed', 'denied', 'denied', 'session_issued']
+        assert spared.show()['policy_id'] == other['id']
+        with either.service.database.reader() as session:
+            rows = {row.id: row for row in session.scalars(
+                sa.select(models.Launch))}
+            denials = {
+                row.subject: json.loads(row.details)
+                for row in session.scalars(sa.select(models.AuditRecord))
+                if row.event == 'launch.denied'}
+        for host in hosts[1:]:
+            assert rows[host.id].sealed_keys is None
+            assert rows[host.id].open_for is None
+            assert denials.pop(host.id)['reason_code'] == (
+                'attestation.policy_revoked')
+        assert denials == {}
+        assert rows[spared.id].sealed_keys is not None
+
+    def test_listed(self, keyservice, path):
+        keyservice.policy(name='other', is_default=False)
+        api = keyservice.member()
+        api.put(f'{path}/revocation')
+
+        def names(revoked):
+            answer = api.get(f'/v1/policies?revoked={revoked}').json()
+            return [policy['name'] for policy in answer['policies']]
+
+        assert (names('true'), names('false')) == (['web'], ['other'])
+
+    def test_who_may(self, keyservice, path):
+        for api in (keyservice.api('reader'), keyservice.compute()):
+            error(api.put(f'{path}/revocation'), 403, 'forbidden')
+            error(api.delete(f'{path}/revocation'), 403, 'forbidden')
+        other = keyservice.member('q')
+        error(other.put(f'{path}/revocation'), 404, 'policy_not_found')
+        error(other.delete(f'{path}/revocation'), 404, 'policy_not_found')
+        error(other.put('/v1/policies/x/revocation'), 404, 'not_found')
+        assert keyservice.member().get(
+            path).json()['policy']['revoked_at'] is None
+
+
+def recorded(keyservice, subject):
+    """The events of a subject in the audit, oldest first."""
+    with keyservice.service.database.reader() as session:
+        return list(session.scalars(
+            sa.select(models.AuditRecord.event)
+            .where(models.AuditRecord.subject == subject)
+            .order_by(models.AuditRecord.sequence)))
 
 
 def test_other_project(keyservice):

@@ -28,7 +28,8 @@ READ = {'attestation:firmwares:list', 'attestation:firmwares:show',
         'attestation:platforms:list', 'attestation:platforms:show'}
 WRITE = {'attestation:firmwares:upload', 'attestation:firmwares:delete',
          'attestation:policies:create', 'attestation:policies:update',
-         'attestation:policies:delete'}
+         'attestation:policies:delete', 'attestation:policies:revoke',
+         'attestation:policies:restore'}
 COMPUTE = {'attestation:launches:create', 'attestation:launches:evidence',
            'attestation:launches:outcome'}
 OPERATE = {'attestation:launches:list-all', 'attestation:launches:show-all',
