@@ -106,7 +106,7 @@ install_packages() {
 tree_hash() {
     (
         cd "$CHECKOUT" || exit
-        find nova nova_sev_attest requirements.txt setup.cfg setup.py \
+        find etc nova nova_sev_attest requirements.txt setup.cfg setup.py \
             pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
     )
@@ -118,7 +118,7 @@ tree_hash() {
 install_project() {
     local copy
     copy=$(mktemp -d)
-    tar -C "$CHECKOUT" -cf - --exclude='*.pyc' --exclude=__pycache__ nova \
+    tar -C "$CHECKOUT" -cf - --exclude='*.pyc' --exclude=__pycache__ etc nova \
         nova_sev_attest README.rst LICENSE requirements.txt setup.cfg \
         setup.py pyproject.toml |
         tar -C "$copy" -xf -

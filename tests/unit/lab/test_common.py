@@ -95,7 +95,7 @@ def test_a_command_that_works_is_quiet(tmp_path):
 
 
 def test_the_tree_hash_follows_the_files(tmp_path):
-    for name in ('nova', 'nova_sev_attest'):
+    for name in ('etc', 'nova', 'nova_sev_attest'):
         (tmp_path / name).mkdir()
     for name in ('requirements.txt', 'setup.cfg', 'setup.py',
                  'pyproject.toml'):
