@@ -22,9 +22,13 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from sqlalchemy import exc as sa_exc
 
+from nova_sev_attest.cmd import audit
+from nova_sev_attest.cmd import audit_key
 from nova_sev_attest.cmd import database
 from nova_sev_attest.cmd import sealing_key
 from nova_sev_attest.conf import keyservice as conf_keyservice
+from nova_sev_attest.keyservice.audit import chain
+from nova_sev_attest.keyservice.audit import keys as audit_keys
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice import sealing
@@ -82,10 +86,51 @@ def _generation(text):
     return text
 
 
+def _add_fetch_arguments(parser):
+    parser.add_argument(
+        '--url', default=kds.ROOT_SERVER,
+        help='where the files are; default: %(default)s')
+    parser.add_argument(
+        'generations', nargs='*', type=_generation, metavar='GENERATION',
+        help=f'{", ".join(roots.GENERATIONS)}; default: all')
+
+
+def _add_purge_arguments(parser):
+    parser.add_argument(
+        '--days', type=_days, required=True,
+        help='only those that last changed so long ago')
+
+
+# Group -> (what it is about, {action: (help, function, what adds its
+# arguments where it has some)}).
 _COMMANDS = {
+    'audit': ('The record of what the service decided', {
+        'verify': ('Find records that were changed, removed, inserted or '
+                   'reordered, and what was cut off or written anew since '
+                   'heads were kept elsewhere. Status 0: the audit is whole, '
+                   '1: it is not, 2: that could not be found out.',
+                   audit.verify, audit.add_verify_arguments),
+        'heads': ('Write the heads, to be kept elsewhere, as JSON lines.',
+                  audit.heads, audit.add_heads_arguments),
+        'show': ('Write records as JSON lines.', audit.show,
+                 audit.add_show_arguments),
+        'sign': ('Sign heads with the key that signs now, where the chain '
+                 'is whole.', audit.sign, audit.add_sign_arguments),
+        'purge': ('Delete old records of chains that are whole, and leave '
+                  'signed checkpoints.', audit.purge,
+                  audit.add_purge_arguments),
+    }),
+    'audit-key': ('Keys that sign the heads of the audit', {
+        'create': ('Make a key, which signs from now on.', audit_key.create),
+        'list': ('List the keys: which signs, which only verify.',
+                 audit_key.show),
+        'retire': ('Delete the private half of a key that another one '
+                   'follows.', audit_key.retire,
+                   audit_key.add_retire_arguments),
+    }),
     'db': ('The database', {
         'sync': ('Create the tables or bring them up to date.',
-                 database.sync),
+                 database.sync, database.add_sync_arguments),
         'check': ('Tell whether the tables are up to date.', database.check),
     }),
     'sealing-key': ('Keys that seal the transport keys of open launches', {
@@ -96,18 +141,20 @@ _COMMANDS = {
         'list': ('List the keys: which seals, which only open.',
                  sealing_key.show),
         'purge': ('Delete old keys; refuses those that a launch may still '
-                  'need.', sealing_key.purge),
+                  'need.', sealing_key.purge,
+                  sealing_key.add_purge_arguments),
     }),
     'amd-root': ('AMD\'s ASK and ARK certificates', {
         'fetch': ('Get them from AMD into [trust] amd_certificates; what '
-                  'misses its pin is refused.', _roots_fetch),
+                  'misses its pin is refused.', _roots_fetch,
+                  _add_fetch_arguments),
     }),
     'launch': ('Launches', {
         'expire': ('Close open launches whose time is over and destroy '
                    'their keys; the service does so itself at each request.',
                    _launch_expire),
         'purge': ('Delete the records of launches that are over.',
-                  _launch_purge),
+                  _launch_purge, _add_purge_arguments),
     }),
 }
 
@@ -122,25 +169,11 @@ def _parser():
     for name, (text, commands) in _COMMANDS.items():
         group = groups.add_parser(name, help=text)
         actions = group.add_subparsers(required=True, metavar='ACTION')
-        for action, (help_text, function) in commands.items():
-            found = actions.add_parser(action, help=help_text)
+        for action, (text, function, *arguments) in commands.items():
+            found = actions.add_parser(action, help=text, description=text)
             found.set_defaults(function=function)
-            if function is _roots_fetch:
-                found.add_argument(
-                    '--url', default=kds.ROOT_SERVER,
-                    help='where the files are; default: %(default)s')
-                found.add_argument(
-                    'generations', nargs='*', type=_generation,
-                    metavar='GENERATION',
-                    help=f'{", ".join(roots.GENERATIONS)}; default: all')
-            if function is database.sync:
-                database.add_sync_arguments(found)
-            if function is sealing_key.purge:
-                sealing_key.add_purge_arguments(found)
-            if function is _launch_purge:
-                found.add_argument(
-                    '--days', type=_days, required=True,
-                    help='only those that last changed so long ago')
+            for add in arguments:
+                add(found)
     return parser
 
 
@@ -148,11 +181,13 @@ def main(argv=None):
     """Run a command; returns the exit status."""
     args = _parser().parse_args(argv)
     conf = conf_keyservice.load(config_files=args.config_file)
+    # Standard output is for what was asked for.
+    conf.set_default('use_stderr', True)
     logging.setup(conf, conf_keyservice.PROJECT)
     try:
         return args.function(conf, args)
-    except (sealing.SealingError, launch_errors.LaunchError,
-            OSError) as exc:
+    except (sealing.SealingError, audit_keys.AuditKeyError,
+            chain.ChainError, launch_errors.LaunchError, OSError) as exc:
         print(f'nova-sev-attest-manage: {exc}', file=sys.stderr)
     except (db_exc.DBError, sa_exc.DBAPIError) as exc:
         cause = getattr(exc, 'inner_exception', exc)

@@ -56,7 +56,7 @@ class Service:
         except sealing.SealingError as exc:
             LOG.warning('No launch will be accepted: %s', exc)
         store = stores.load(conf)
-        self.journal = journal.Journal(self.database, _audit_keys(conf))
+        self.journal = make_journal(conf, self.database)
         self.authoring = authoring.Authoring(self.database, self.journal,
                                              store, anchors)
         self.engine = engine.Engine(parts.Parts(
@@ -64,6 +64,11 @@ class Service:
             store=store, servers=servers.ServerReader(conf), keys=keys,
             anchors=anchors, chips=chips.from_conf(conf.trust, anchors),
             sightings=sightings.Sightings(self.database)))
+
+
+def make_journal(conf, database):
+    """The Journal with all that listens to it, as configured."""
+    return journal.Journal(database, _audit_keys(conf))
 
 
 def _audit_keys(conf):

@@ -16,11 +16,14 @@ import os
 import tempfile
 
 
-def write(path, data):
+def write(path, data, mode=0o644):
     """Replace a file at once: readers see the old content or the new.
+
+    Run by root it gives the file to the folder's owner.
 
     :param path: pathlib.Path; its folder exists
     :param data: bytes
+    :param mode: of the file; it has no more while it is written
     :raises OSError: the file is as it was
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent,
@@ -30,7 +33,10 @@ def write(path, data):
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        owner = os.stat(path.parent)
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.chown(temporary, owner.st_uid, owner.st_gid)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

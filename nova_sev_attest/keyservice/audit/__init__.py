@@ -13,7 +13,6 @@
 """The audit: a record of every decision that cannot be changed unseen.
 
 ``chain`` says what is hashed and what is signed, ``keys`` holds the keys that
-sign, ``verifying`` holds a chain to its hashes, its head and heads that were
-kept elsewhere, ``exporting`` reads and writes chains as files. The rows are
-objects/audit.py's.
+sign, ``kept`` reads heads that were kept elsewhere, and ``verifying`` holds a
+chain to its hashes, its own head and those. The rows are objects/audit.py's.
 """

@@ -19,7 +19,7 @@ exactly these members::
     actor       text or null: who made it
     at          text, UTC: 2026-11-24T03:43:00.000000Z
     details     object: text, integers, booleans, null, and arrays and
-                objects of those; no fractions
+                objects of those, seven deep at most; no fractions
     event       text: launch.released
     project_id  text
     request_id  text or null
@@ -61,6 +61,8 @@ GENESIS = bytes(hashlib.sha256().digest_size)
 TIME_FORMAT = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 _MAX_INTEGER = 2 ** 53 - 1
+# Of arrays and objects in one another.
+_MAX_DEPTH = 8
 _TIME = re.compile(
     r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z')
 # Also what finds the texts of points in a file.
@@ -76,15 +78,18 @@ class ChainError(Exception):
     """A record or a point is not what this module defines."""
 
 
-def _check_value(value, where):
+def _check_value(value, where, depth=_MAX_DEPTH):
+    if not depth:
+        raise ChainError(f'{where}: more than {_MAX_DEPTH} arrays and objects '
+                         f'in one another')
     if isinstance(value, dict):
         for name, member in value.items():
             if not isinstance(name, str) or not name.isascii():
                 raise ChainError(f'{where}: {name!r} is no name in ASCII')
-            _check_value(member, f'{where}.{name}')
+            _check_value(member, f'{where}.{name}', depth - 1)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            _check_value(item, f'{where}[{number}]')
+            _check_value(item, f'{where}[{number}]', depth - 1)
     elif isinstance(value, int):
         if abs(value) > _MAX_INTEGER:
             raise ChainError(f'{where}: an integer beyond 2^53 has no '
@@ -146,7 +151,7 @@ class Record:
             raise ChainError('at is no time')
         try:
             details = json.loads(self.details)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ChainError('details is no JSON') from exc
         if not isinstance(details, dict) or (
                 canonical(details) != self.details):
@@ -221,6 +226,11 @@ class Point:
             raise ChainError('at is no time')
         if type(self.sequence) is not int or self.sequence < 1:
             raise ChainError('sequence is not a positive integer')
+        if not isinstance(self.project_id, str):
+            raise ChainError('project_id is no text')
+        for name in ('key_id', 'signature'):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                raise ChainError(f'{name} is neither text nor null')
         if not POINT.fullmatch(str(self)):
             raise ChainError('the key id or the signature is malformed')
 
@@ -233,7 +243,8 @@ class Point:
         found = match.group
         at = found('at')
         point = cls(
-            urllib.parse.unquote(found('project'), errors='strict'),
+            # What is no UTF-8 does not come out as it went in.
+            urllib.parse.unquote(found('project')),
             int(found('sequence')),
             f'{at[:4]}-{at[4:6]}-{at[6:11]}:{at[11:13]}:{at[13:]}',
             bytes.fromhex(found('hash')), found('key'), found('signature'))

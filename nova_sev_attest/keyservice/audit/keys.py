@@ -14,10 +14,10 @@
 
 Ed25519, not an HMAC: who holds the public key can check every head that was
 kept outside the database, and can make none. A key lives in a directory
-outside the database as ``<number>-<random>.key`` (PKCS #8 in PEM, mode 0600);
-its public half lies beside it as ``.pub`` (SubjectPublicKeyInfo in PEM). The
-highest number signs; every public key verifies, so they stay when the private
-key of an older one is destroyed.
+outside the database (mode 0700) as ``<number>-<random>.key`` (PKCS #8 in PEM,
+mode 0600); its public half lies beside it as ``.pub`` (SubjectPublicKeyInfo
+in PEM). The highest number signs; every public key verifies, so they stay
+when the private key of an older one is destroyed.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives import serialization
 
 from nova_sev_attest.keyservice.audit import chain
+from nova_sev_attest.trust import files
 
 _MAX_FILE = 4096
 _NAME = re.compile(
@@ -43,7 +44,9 @@ class AuditKeyError(Exception):
 
 
 def _read(path, private):
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Not to wait for the other end of a pipe.
+    flags = (os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+             | os.O_NONBLOCK)
     try:
         descriptor = os.open(path, flags)
     except OSError as exc:
@@ -90,16 +93,6 @@ def read_publics(paths):
     return keys
 
 
-def _write(path, data, mode):
-    descriptor = os.open(
-        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, 'wb') as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def verify(point, publics):
     """Hold a point to its signature.
 
@@ -125,10 +118,11 @@ class AuditKeys:
 
     def __init__(self, path):
         self.path = path
-        self._cached = (None, None)
+        self._cached = None
 
     def _ids(self, kind):
         try:
+            mode = os.stat(self.path).st_mode
             names = os.listdir(self.path)
         except FileNotFoundError:
             return []
@@ -136,6 +130,12 @@ class AuditKeys:
             raise AuditKeyError(
                 f'audit key repository {self.path} cannot be read: '
                 f'{exc.strerror}') from exc
+        # Who can put a public key there can have any head accepted.
+        if stat.S_IMODE(mode) & 0o077:
+            raise AuditKeyError(
+                f'audit key repository {self.path} must be a directory that '
+                f'only its owner may use (mode 0700), its mode is '
+                f'{stat.S_IMODE(mode):04o}')
         found = [match for match in map(_NAME.fullmatch, names)
                  if match and match['kind'] == kind]
         found.sort(key=lambda match: (int(match['number']), match['id']))
@@ -160,16 +160,14 @@ class AuditKeys:
                      default=0) + 1
         key_id = f'{number:04d}-{secrets.token_hex(4)}'
         key = ed25519.Ed25519PrivateKey.generate()
+        path = pathlib.Path(self.path, key_id)
         # First the public one: what signs can always be verified.
-        _write(os.path.join(self.path, key_id + '.pub'),
-               key.public_key().public_bytes(
-                   serialization.Encoding.PEM,
-                   serialization.PublicFormat.SubjectPublicKeyInfo), 0o644)
-        _write(os.path.join(self.path, key_id + '.key'),
-               key.private_bytes(
-                   serialization.Encoding.PEM,
-                   serialization.PrivateFormat.PKCS8,
-                   serialization.NoEncryption()), 0o600)
+        files.write(path.with_suffix('.pub'), key.public_key().public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo))
+        files.write(path.with_suffix('.key'), key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption()), 0o600)
         return key_id
 
     def retire(self, key_id):
@@ -196,21 +194,15 @@ class AuditKeys:
 
         :raises AuditKeyError: there is one that cannot be used
         """
-        try:
-            changed = os.stat(self.path).st_mtime_ns
-        except OSError:
-            changed = None
-        stamp, found = self._cached
-        if stamp is None or stamp != changed:
-            found = self._load_signer()
-            self._cached = (changed, found)
-        return found
-
-    def _load_signer(self):
         ids = self.private_ids()
         if not ids:
             return None
-        path = os.path.join(self.path, ids[-1] + '.key')
+        if self._cached is None or self._cached[0] != ids[-1]:
+            self._cached = ids[-1], self._load(ids[-1])
+        return self._cached
+
+    def _load(self, key_id):
+        path = os.path.join(self.path, key_id + '.key')
         data = _read(path, True)
         try:
             key = serialization.load_pem_private_key(data, None)
@@ -220,7 +212,7 @@ class AuditKeys:
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             # Nothing of the file goes into a message.
             raise AuditKeyError(f'audit key {path} is no Ed25519 key in PEM')
-        return ids[-1], key
+        return key
 
     def sign(self, point):
         """A point with the signature of the newest key.

@@ -12,9 +12,12 @@
 
 """Access to the database."""
 
+import contextlib
+
 from oslo_db import api as oslo_db_api
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import enginefacade
+import sqlalchemy as sa
 
 
 @enginefacade.transaction_context_provider
@@ -36,6 +39,10 @@ retried = oslo_db_api.wrap_db_retry(
     retry_on_deadlock=True, exception_checker=_is_busy, jitter=True)
 
 
+# Changes nothing.
+_TAKE_TURN = sa.text('UPDATE audit_heads SET sequence = 0 WHERE 1 = 0')
+
+
 class Database:
     """The service's database; connects when first used.
 
@@ -52,9 +59,15 @@ class Database:
         """Context manager that gives the session of a reading transaction."""
         return self._manager.reader.using(_Context())
 
+    @contextlib.contextmanager
     def writer(self):
         """Context manager that gives the session of one transaction."""
-        return self._manager.writer.using(_Context())
+        with self._manager.writer.using(_Context()) as session:
+            if session.get_bind().dialect.name == 'sqlite':
+                # As BEGIN IMMEDIATE: to wait for other writers now. Who has
+                # read already cannot wait, and would have to begin anew.
+                session.execute(_TAKE_TURN)
+            yield session
 
     @property
     def engine(self):

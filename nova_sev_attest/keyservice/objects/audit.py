@@ -70,21 +70,30 @@ def find_checkpoint(session, project_id):
 
 def next_project(session, after=''):
     """The project of the audit that follows one in order, or None."""
-    found = [
-        session.scalar(sa.select(sa.func.min(model.project_id)).where(
-            model.project_id > after))
-        for model in (_RECORD, _HEAD, _CHECKPOINT)]
-    return min((project_id for project_id in found
-                if project_id is not None), default=None)
+    # One statement, so that the order is the database's alone.
+    found = sa.union_all(*(
+        sa.select(sa.func.min(model.project_id).label('project_id'))
+        .where(model.project_id > after)
+        for model in (_RECORD, _HEAD, _CHECKPOINT))).subquery()
+    return session.scalar(sa.select(sa.func.min(found.c.project_id)))
 
 
-def records(session, project_id, after=0, limit=1000):
+def last_sequence(session, project_id):
+    """The highest sequence number of a project's records, or None."""
+    return session.scalar(sa.select(sa.func.max(_RECORD.sequence)).where(
+        _RECORD.project_id == project_id))
+
+
+def records(session, project_id, after=0, limit=1000, subject=None):
     """Records of a project that follow a sequence number, in order.
 
+    :param subject: only those about it; None: all
     :returns: list of Record
     """
     query = sa.select(*_columns(_RECORD, _RECORD_COLUMNS)).where(
         _RECORD.project_id == project_id, _RECORD.sequence > after)
+    if subject is not None:
+        query = query.where(_RECORD.subject == subject)
     rows = session.execute(query.order_by(_RECORD.sequence).limit(limit))
     return [_made(chain.Record, row) for row in rows]
 
@@ -143,7 +152,8 @@ def append(session, project_id, entries, sign, known=False):
     :returns: (list of Record, the new head as a Point)
     """
     last = lock_head(session, project_id, known)
-    # Not before the lock: times follow one another as the records do.
+    # Not before the lock: on one node, times follow one another as the
+    # records do.
     at = timeutils.utcnow().strftime(chain.TIME_FORMAT)
     added = []
     for number, entry in enumerate(entries, 1):
@@ -161,8 +171,10 @@ def append(session, project_id, entries, sign, known=False):
 def sign_points(session, project_id, sign):
     """Sign a project's head and checkpoint anew.
 
-    :returns: the head as a Point
+    :returns: the head as a Point, or None when the project has none
     """
+    if find_head(session, project_id) is None:
+        return None
     head = sign(lock_head(session, project_id))
     _store_head(session, head)
     checkpoint = find_checkpoint(session, project_id)
@@ -184,7 +196,9 @@ def _store_checkpoint(session, point):
 def purge(session, project_id, before, limit, sign):
     """Delete the oldest records of a project, and leave a checkpoint.
 
-    Only what is whole is deleted: each record is held to its hash first.
+    Only what is whole is deleted: each record is held to its hash first. The
+    caller records audit.purged with the checkpoint in the same transaction;
+    a checkpoint that the chain does not name is not believed.
 
     :param before: text as Record.at; records from before it
     :param limit: how many at most
@@ -192,7 +206,7 @@ def purge(session, project_id, before, limit, sign):
     :returns: (the checkpoint as a Point or None, how many were deleted)
     :raises ChainError: the chain is broken; nothing was deleted
     """
-    lock_head(session, project_id)
+    head = lock_head(session, project_id)
     start = find_checkpoint(session, project_id)
     previous = chain.GENESIS if start is None else start.hash
     expected = 1 if start is None else start.sequence + 1
@@ -210,6 +224,10 @@ def purge(session, project_id, before, limit, sign):
         previous, expected = record.hash, expected + 1
     if not gone:
         return None, 0
+    if head.sequence < gone[-1].sequence:
+        raise chain.ChainError(
+            f'record {gone[-1].sequence} stands after the head, which is at '
+            f'{head.sequence}')
     session.execute(
         sa.delete(_RECORD).where(
             _RECORD.project_id == project_id,
