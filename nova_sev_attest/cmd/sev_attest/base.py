@@ -18,7 +18,7 @@ import types
 from cliff import columns
 from cliff import show
 
-from nova_sev_attest.cmd.sev_attest import files
+from nova_sev_attest import files
 from nova_sev_attest.launch import errors
 
 HOLDS, REFUSED, UNUSABLE = 0, 1, 2

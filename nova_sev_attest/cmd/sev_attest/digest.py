@@ -13,8 +13,8 @@
 """sev-attest digest compute."""
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
+from nova_sev_attest import files
 from nova_sev_attest.launch import profile
 
 

@@ -13,7 +13,7 @@
 """sev-attest firmware inspect."""
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
+from nova_sev_attest import files
 
 
 def _area(area):

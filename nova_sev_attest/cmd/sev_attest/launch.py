@@ -16,8 +16,8 @@ import os
 import time
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
+from nova_sev_attest import files
 
 
 class Explain(base.Command):

@@ -16,9 +16,9 @@ import uuid
 
 from nova_sev_attest.cmd.sev_attest import base
 from nova_sev_attest.cmd.sev_attest import digest
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
 from nova_sev_attest.cmd.sev_attest import rules
+from nova_sev_attest import files
 
 
 def add_arguments(parser):

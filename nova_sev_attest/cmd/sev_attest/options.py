@@ -19,7 +19,7 @@ import pathlib
 import re
 import types
 
-from nova_sev_attest.cmd.sev_attest import files
+from nova_sev_attest import files
 from nova_sev_attest.launch import errors
 from nova_sev_attest.launch import expectation
 from nova_sev_attest.launch import measurement

@@ -13,9 +13,9 @@
 """sev-attest platform verify."""
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
 from nova_sev_attest.cmd.sev_attest import rules
+from nova_sev_attest import files
 
 
 class Verify(base.Command):

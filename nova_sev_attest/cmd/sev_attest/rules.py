@@ -22,8 +22,8 @@ import json
 import re
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import options
+from nova_sev_attest import files
 
 _MAX_FILE_SIZE = 64 * 1024
 _SHOWN = 3  # of a list, in a message

@@ -17,8 +17,8 @@ import re
 import uuid
 
 from nova_sev_attest.cmd.sev_attest import base
-from nova_sev_attest.cmd.sev_attest import files
 from nova_sev_attest.cmd.sev_attest import measurement
+from nova_sev_attest import files
 from nova_sev_attest.launch import secret
 
 _SECRET = re.compile(r'([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})'

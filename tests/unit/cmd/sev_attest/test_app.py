@@ -90,7 +90,7 @@ def test_debug_shows_the_trace(sev_attest):
 
 
 def test_mistake_of_ours_is_no_refusal(sev_attest, monkeypatch):
-    monkeypatch.setattr('nova_sev_attest.cmd.sev_attest.files.Reader',
+    monkeypatch.setattr('nova_sev_attest.files.Reader',
                         lambda: 1 / 0)
     found = sev_attest('firmware', 'inspect', 'x')
     assert found.status == 2

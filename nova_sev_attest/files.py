@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Files that sev-attest reads and writes. ``-`` is the standard input."""
+"""Files that owners' commands read and write; ``-`` is the standard input."""
 
 import base64
 import binascii
@@ -104,6 +104,23 @@ class Reader:
         if len(data) == size:
             return data
         return decode(data, size, f'{path} is no {what}')
+
+    def packet(self, path, limit):
+        """A packed secret: a multiple of 16 bytes, or their base64.
+
+        :param limit: most bytes that it may have
+        """
+        data = self.read(path, _MAX_TEXT, 'a packed secret')
+        try:
+            data = base64.b64decode(b''.join(data.split()), validate=True)
+        except binascii.Error:
+            pass  # as it is, then
+        if not data or len(data) % 16 or len(data) > limit:
+            raise Unusable(
+                f'{path} is no packed secret: expected a multiple of 16 '
+                f'bytes, at most {limit}, in base64 or as they are; got '
+                f'{len(data)}')
+        return data
 
 
 def decode(text, size, what):

@@ -15,7 +15,7 @@ import stat
 
 import pytest
 
-from nova_sev_attest.cmd.sev_attest import files
+from nova_sev_attest import files
 
 
 def mode(path):
