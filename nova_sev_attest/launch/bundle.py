@@ -73,7 +73,7 @@ class BundleMalformed(errors.FormatError):
 
 
 class BundleConflict(errors.FormatError):
-    """Two certificates for one place, or a set without one it needs.
+    """Different certificates for one place, or a set without one it needs.
 
     :ivar code: ``bundle_conflict``.
     """
@@ -110,15 +110,16 @@ class Bundle:
     def read(cls, files):
         """Read a set of files.
 
-        The one case in which two certificates may claim one place: a CEK
-        that carries a signature by an ASK takes that of a CEK of the same
-        key that carries none, which is what hosts show.
+        The same certificate may be there several times, as where layouts
+        overlap. The one case in which two different ones may claim one
+        place: a CEK that carries a signature by an ASK takes that of a CEK
+        of the same key that carries none, which is what hosts show.
 
         :param files: mapping of a name, for messages, to the file's bytes:
             at most 16 files of at most 64 KiB.
         :raises BundleMalformed: a file is empty, too large, or of no known
             layout.
-        :raises BundleConflict: two certificates for one place, equal or not.
+        :raises BundleConflict: two different certificates for one place.
         :raises CertificateMalformed: what looks like a certificate is none.
         """
         if not files:
@@ -181,9 +182,7 @@ def _settle(recognised, old, old_name, new, new_name):
     """Which of two certificates of one usage holds, and its file."""
     usage = new.usage
     if old.to_bytes() == new.to_bytes():
-        raise BundleConflict(
-            f'the same {usage.name} is there twice, in {old_name} and in '
-            f'{new_name}; give each certificate once. {_list(recognised)}')
+        return old, old_name
     if usage is _USAGE.CEK and (
             (old.curve, old.x, old.y) == (new.curve, new.x, new.y)):
         signed = [pair for pair in ((old, old_name), (new, new_name))

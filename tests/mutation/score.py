@@ -68,7 +68,8 @@ class _Mask(ast.NodeTransformer):
 def wordings(folder):
     """Names of the mutants that change the wording of an error only."""
     found = set()
-    for path in sorted((folder / 'nova_sev_attest/launch').glob('*.py')):
+    for meta in sorted(folder.rglob('*.meta')):
+        path = meta.with_suffix('')
         module = '.'.join(path.relative_to(folder).with_suffix('').parts)
         functions = {
             node.name: ast.dump(_Mask().visit(node))

@@ -26,12 +26,14 @@ BUILTIN = 'virtee-sev/src/certs/sev/builtin'
 def made(tmp_path):
     """A made platform: its files."""
     platform = platforms.platform()
+    ask_ark = platforms.ask_ark()
     contents = {
         'pdh': platform.pdh, 'cert-chain': platform.cert_chain,
         'pdh.b64': base64.b64encode(platform.pdh) + b'\n',
-        'full': platform.pdh + platform.cert_chain + platforms.ask_ark(),
+        'other-pdh': platforms.platform(name='other').pdh,
+        'full': platform.pdh + platform.cert_chain + ask_ark,
         'pek': platform.pek, 'oca': platform.oca, 'cek': platform.cek,
-        'anchor': platforms.ask_ark(),
+        'anchor': ask_ark,
         'stranger': platforms.ask_ark('stranger')}
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
@@ -94,7 +96,7 @@ class TestNaples:
 
 @pytest.mark.parametrize('names', [
     ('pdh', 'cert-chain'), ('pdh.b64', 'cert-chain'), ('full',),
-    ('cek', 'oca', 'pek', 'pdh')])
+    ('cek', 'oca', 'pek', 'pdh'), ('anchor', 'full', 'pdh.b64', 'pdh')])
 def test_layouts(sev_attest, made, names):
     found = sev_attest('platform', 'verify', *(made / name for name in names),
                        '--anchor', f'lab={made / "anchor"}', '-f', 'json')
@@ -196,7 +198,7 @@ class TestChip:
     (('full', '--chip-id', 'xy'), '16 to 128 hexadecimal digits'),
     (('pdh',), 'missing: PEK, OCA, CEK'),
     (('pdh', 'pdh'), 'given twice'),
-    (('pdh', 'pdh.b64', 'cert-chain'), 'there twice'),
+    (('pdh', 'other-pdh', 'cert-chain'), 'hold different PDH'),
     (('nothing',), 'nothing: No such file'),
     (('full', '--amd-certificates', 'nothing'), 'nothing'),
     (('full', '--anchor', 'x'), 'expected name='),
