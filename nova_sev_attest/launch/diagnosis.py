@@ -180,14 +180,9 @@ class _Search:
 
     def run(self, max_candidates, clock, deadline):
         evidence = self.evidence
-        earlier = self.known.measurements.get(
-            evidence.measure + evidence.mnonce)
-        if earlier is not None:
-            return Diagnosis(
-                'measurement_replayed',
-                f'this measurement was presented before, by {earlier}: '
-                f'measure and nonce are the same. A host that shows an old '
-                f'measurement has not measured this launch')
+        replay = self._replay()
+        if replay is not None:
+            return replay
         checked, complete = 0, True
         for tried, candidate in enumerate(self._candidates()):
             if tried >= max_candidates or (
@@ -209,6 +204,27 @@ class _Search:
             f'firmware, kernel, initrd or command line may be unknown here, '
             f'or the measurement belongs to a session that is',
             checked=checked, complete=complete)
+
+    def _replay(self):
+        """The Diagnosis of what was presented before, or None."""
+        evidence = self.evidence
+        earlier = self.known.measurements.get(
+            evidence.measure + evidence.mnonce)
+        if earlier is not None:
+            return Diagnosis(
+                'measurement_replayed',
+                f'this measurement was presented before, by {earlier}: '
+                f'measure and nonce are the same. A host that shows an old '
+                f'measurement has not measured this launch')
+        for shown, name in self.known.measurements.items():
+            if shown.endswith(evidence.mnonce):
+                return Diagnosis(
+                    'measurement_replayed',
+                    f'the nonce of this measurement was presented before, '
+                    f'by {name}, with another measure. A platform makes a '
+                    f'new nonce each time: what the host shows is put '
+                    f'together from two measurements, or made up')
+        return None
 
     def _candidates(self):
         """Nearest first: what is allowed, then one thing wrong, then more."""
@@ -259,7 +275,6 @@ class _Search:
                                     known.cpu_signatures),
             'launch_profile': _parts(lists, 'initial_state',
                                      known.initial_states),
-            'sev_features': _parts(lists, 'sev_features'),
         }
         kernel = {
             'kernel': (lists.kernels, known.kernels),
@@ -402,7 +417,7 @@ def _inputs(values):
 
 @functools.lru_cache(maxsize=4096)
 def _profile(*details):
-    if details == (None,) * 4:
+    if details == (None,) * 3:
         return launch_profile.LaunchProfile.sev()
     if None in details:
         return None

@@ -15,9 +15,9 @@
 Nothing of it is a constant of the protocol. With SEV, nothing else is
 measured. With SEV-ES each vCPU's initial save area is, and that depends on
 how many vCPUs there are, on the guest's CPU model, on where the firmware
-starts the application processors, on the host's kernel and QEMU (the
-*initial state*, which has a name that ends in its version) and on the SEV
-features that are on.
+starts the application processors, and on the host's kernel and QEMU and the
+SEV features that they turn on (the *initial state*, which has a name that ends
+in its version).
 """
 
 import dataclasses
@@ -119,8 +119,6 @@ class LaunchProfile:
     :ivar vcpus: 1 to 4096.
     :ivar cpu_signature: CPUID leaf 1 EAX of the guest's CPU model, u32.
     :ivar initial_state: name of a vmsa.Profile, with its version.
-    :ivar sev_features: u64 of the save areas; 0 for SEV-ES on QEMU's
-        machines of today.
     :raises ProfileUnknown: the technology or the state is not known.
     :raises VmsaMalformed: a number is missing or out of range.
     """
@@ -129,11 +127,9 @@ class LaunchProfile:
     vcpus: int | None = None
     cpu_signature: int | None = None
     initial_state: str | None = None
-    sev_features: int | None = None
 
     def __post_init__(self):
-        details = (self.vcpus, self.cpu_signature, self.initial_state,
-                   self.sev_features)
+        details = self.vcpus, self.cpu_signature, self.initial_state
         if self.technology == SEV:
             if any(value is not None for value in details):
                 raise errors.VmsaMalformed(
@@ -147,14 +143,14 @@ class LaunchProfile:
         if None in details:
             raise errors.VmsaMalformed(
                 'SEV-ES measures every vCPU: expected the number of vCPUs, '
-                'the CPU signature, the initial state and the SEV features')
+                'the CPU signature and the initial state')
         if self.initial_state not in vmsa.PROFILES:
             raise ProfileUnknown(
                 f'initial state {self.initial_state!r} is not known; '
                 f'expected one of {", ".join(vmsa.PROFILES)}')
         # Tells now what would fail at each firmware.
         vmsa.save_areas(vmsa.PROFILES[self.initial_state], self.vcpus,
-                        self.cpu_signature, 0, self.sev_features)
+                        self.cpu_signature, 0)
 
     @classmethod
     def sev(cls):
@@ -162,8 +158,7 @@ class LaunchProfile:
         return cls(SEV)
 
     @classmethod
-    def sev_es(cls, vcpus, signature, state=DEFAULT_INITIAL_STATE,
-               sev_features=0):
+    def sev_es(cls, vcpus, signature, state=DEFAULT_INITIAL_STATE):
         """A profile of SEV-ES.
 
         :param signature: number, or the name of a QEMU CPU model.
@@ -171,8 +166,7 @@ class LaunchProfile:
         """
         if isinstance(signature, str):
             signature = cpu_signature(signature)
-        return cls(SEV_ES, vcpus, signature, initial_state(state).name,
-                   sev_features)
+        return cls(SEV_ES, vcpus, signature, initial_state(state).name)
 
     def save_areas(self, firmware):
         """The pages that are measured after firmware and kernel hashes.
@@ -187,7 +181,7 @@ class LaunchProfile:
             return []
         return vmsa.save_areas(
             vmsa.PROFILES[self.initial_state], self.vcpus,
-            self.cpu_signature, firmware.reset_eip, self.sev_features)
+            self.cpu_signature, firmware.reset_eip)
 
     def claims(self):
         """Named values, a dict, as verdicts have them."""
@@ -196,23 +190,23 @@ class LaunchProfile:
         return {'technology': SEV_ES, 'vcpus': self.vcpus,
                 'cpu_signature': self.cpu_signature,
                 'launch_profile': self.initial_state,
-                'sev_features': self.sev_features}
+                'sev_features':
+                    vmsa.PROFILES[self.initial_state].sev_features}
 
 
 def combinations(technology, vcpus=(), signatures=(),
-                 states=(DEFAULT_INITIAL_STATE,), sev_features=(0,)):
+                 states=(DEFAULT_INITIAL_STATE,)):
     """Every profile of a policy's lists.
 
     :param vcpus: numbers of vCPUs; for SEV this and what follows is not
         looked at, because SEV measures none of it.
     :param signatures: numbers, or names of QEMU CPU models.
     :param states: names of initial states.
-    :param sev_features: numbers.
     :returns: tuple of different LaunchProfiles; empty when a list is empty.
     """
     if technology == SEV:
         return (LaunchProfile.sev(),)
-    found = (LaunchProfile.sev_es(count, signature, state, features)
-             for state in states for features in sev_features
-             for signature in signatures for count in vcpus)
+    found = (LaunchProfile.sev_es(count, signature, state)
+             for state in states for signature in signatures
+             for count in vcpus)
     return tuple(dict.fromkeys(found))

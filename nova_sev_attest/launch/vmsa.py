@@ -71,19 +71,32 @@ class Profile:
     :ivar name: stable name; another content gets another name.
     :ivar mxcsr: u32.
     :ivar fcw: x87 control word, u16.
+    :ivar sev_features: SEV_FEATURES, u64: what the guest is launched with
+        besides encryption.
     """
 
     name: str
     mxcsr: int
     fcw: int
+    sev_features: int = 0
 
+
+_DEBUG_SWAP = 1 << 5  # the guest has debug registers of its own
 
 #: KVM_SEV_ES_INIT: KVM left the FPU's control words out.
 LEGACY = Profile('qemu-legacy-1', mxcsr=0, fcw=0)
 #: KVM_SEV_INIT2: KVM puts them in.
 INIT2 = Profile('qemu-init2-1', mxcsr=0x1f80, fcw=0x37f)
+#: The same with DebugSwap, which some releases of KVM before KVM_SEV_INIT2
+#: turned on by themselves (kvm_amd's ``debug_swap``), and QEMU can ask for
+#: since.
+LEGACY_DEBUG_SWAP = dataclasses.replace(
+    LEGACY, name='qemu-legacy-debug-swap-1', sev_features=_DEBUG_SWAP)
+INIT2_DEBUG_SWAP = dataclasses.replace(
+    INIT2, name='qemu-init2-debug-swap-1', sev_features=_DEBUG_SWAP)
 
-PROFILES = {profile.name: profile for profile in (LEGACY, INIT2)}
+PROFILES = {profile.name: profile for profile in (
+    LEGACY, INIT2, LEGACY_DEBUG_SWAP, INIT2_DEBUG_SWAP)}
 
 
 def cpu_signature(family, model, stepping):
@@ -104,7 +117,7 @@ def cpu_signature(family, model, stepping):
             (model & 0xf) << 4 | stepping)
 
 
-def save_areas(profile, vcpus, signature, ap_eip, sev_features=0):
+def save_areas(profile, vcpus, signature, ap_eip):
     """The pages that are measured for a guest.
 
     :param profile: Profile of the host.
@@ -112,7 +125,6 @@ def save_areas(profile, vcpus, signature, ap_eip, sev_features=0):
     :param signature: CPUID signature of the guest's CPU model, u32.
     :param ap_eip: where the application processors start, u32: the
         firmware's ``reset_eip``.
-    :param sev_features: u64.
     :returns: list of one page of 4096 bytes for each vCPU, the boot
         processor's first, as digest.launch_digest takes them.
     :raises VmsaMalformed: a number out of range.
@@ -120,7 +132,7 @@ def save_areas(profile, vcpus, signature, ap_eip, sev_features=0):
     if not 1 <= vcpus <= MAX_VCPUS:
         raise errors.VmsaMalformed(
             f'{vcpus} vCPUs, expected 1 to {MAX_VCPUS}')
-    boot = _save_area(profile, RESET_EIP, signature, sev_features)
+    boot = _save_area(profile, RESET_EIP, signature)
     if vcpus == 1:
         return [boot]
     if ap_eip is None:
@@ -131,11 +143,10 @@ def save_areas(profile, vcpus, signature, ap_eip, sev_features=0):
         raise errors.VmsaMalformed(
             f'the start of application processors, {ap_eip:#x}, is out of '
             f'range: expected 32 bits')
-    return [boot] + (vcpus - 1) * [
-        _save_area(profile, ap_eip, signature, sev_features)]
+    return [boot] + (vcpus - 1) * [_save_area(profile, ap_eip, signature)]
 
 
-def _save_area(profile, eip, signature, sev_features):
+def _save_area(profile, eip, signature):
     page = bytearray(SIZE)
     try:
         for offset, segment in _SEGMENTS.items():
@@ -146,7 +157,8 @@ def _save_area(profile, eip, signature, sev_features):
             struct.pack_into('<Q', page, offset, value)
         struct.pack_into('<Q', page, _RIP, eip & 0xffff)
         struct.pack_into('<I', page, _RDX, signature)
-        struct.pack_into('<Q', page, _SEV_FEATURES, sev_features)
+        struct.pack_into('<Q', page, _SEV_FEATURES,
+                         profile.sev_features)
         struct.pack_into('<I', page, _MXCSR, profile.mxcsr)
         struct.pack_into('<H', page, _FCW, profile.fcw)
     except struct.error as exc:

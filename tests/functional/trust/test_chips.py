@@ -108,6 +108,12 @@ def test_old_notes_are_thrown_away(chip):
     assert not note.exists()
 
 
+def test_fresh_notes_are_kept(chip):
+    for chip_id in (OTHER, b'yet another chip', OTHER):
+        chip.refused(chips.ChipRefused, '404', chip_id)
+    assert len(chip.amd.requests) == 2
+
+
 def test_another_chip_is_not_held_back(chip):
     chip.refused(chips.ChipRefused, '404', OTHER)
     assert chip.get() == chip.cek

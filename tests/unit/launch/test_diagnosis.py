@@ -190,6 +190,21 @@ def test_replay():
     assert 'launch-3' in found.text
 
 
+def test_replayed_nonce():
+    old, evidence = measured(), measured(kernel=b'old')
+    assert old.mnonce != evidence.mnonce
+    shown = dataclasses.replace(evidence, mnonce=old.mnonce)
+    known = dataclasses.replace(KNOWN, measurements={
+        evidence.measure + bytes(16): 'launch-2',
+        old.measure + old.mnonce: 'launch-3'})
+    found = diagnose(shown, known=known)
+    assert (found.category, found.checked) == ('measurement_replayed', 0)
+    assert found.text.startswith('the nonce of this measurement was '
+                                 'presented before, by launch-3, with ano')
+    # The same measure is nothing by itself.
+    assert diagnose(evidence, known=known).category == 'kernel_not_allowed'
+
+
 def test_nothing_known_matches():
     found = diagnose(measured(kernel=b'stranger'))
     assert found.category == 'measurement_mismatch'

@@ -215,6 +215,16 @@ class TestRead:
         assert read == parse(data)
         assert read.other_entries[0].size == 0xffff - 18 - 18
 
+    @pytest.mark.parametrize('size', (4096, 8192))
+    @pytest.mark.parametrize('more', (1, 4, 4096))
+    def test_table_longer_than_the_image(self, size, more):
+        data = bytearray(platforms.with_table(b'', size=size))
+        struct.pack_into('<H', data, size - 50, size - 32 + more)
+        for read in (parse, lambda data: firmware.Firmware.read(
+                io.BytesIO(data))):
+            with pytest.raises(errors.FirmwareMalformed, match='cannot be'):
+                read(bytes(data))
+
     @pytest.mark.parametrize('size', (0, 1, 4095, 4097, 0x40000 + 1))
     def test_sizes(self, size):
         with pytest.raises(errors.FirmwareMalformed,

@@ -10,6 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import dataclasses
+import json
+import struct
+
 import pytest
 
 from nova_sev_attest.launch import digest
@@ -31,6 +35,44 @@ def test_pages_of_a_real_guest(milan):
         for number in (0, 1))
     assert vmsa.save_areas(vmsa.LEGACY, 4, milan, 0x80b004) == (
         [boot] + 3 * [application])
+
+
+#: Where AMD's manual has the fields that sevctl shows.
+_SEGMENTS = ('es', 'cs', 'ss', 'ds', 'fs', 'gs', 'gdtr', 'ldtr', 'idtr', 'tr')
+_SHOWN = {
+    'cpl': (0xcb, '<B'), 'efer': (0xd0, '<Q'), 'xss': (0x140, '<Q'),
+    'cr4': (0x148, '<Q'), 'cr3': (0x150, '<Q'), 'cr0': (0x158, '<Q'),
+    'dr7': (0x160, '<Q'), 'dr6': (0x168, '<Q'), 'rflags': (0x170, '<Q'),
+    'rip': (0x178, '<Q'), 'rsp': (0x1d8, '<Q'), 'rax': (0x1f8, '<Q'),
+    'g_pat': (0x268, '<Q'), 'rcx': (0x308, '<Q'), 'rdx': (0x310, '<Q'),
+    'rbx': (0x318, '<Q'), 'rbp': (0x328, '<Q'), 'r15': (0x378, '<Q'),
+    'xcr0': (0x3e8, '<Q')}
+
+
+@pytest.mark.parametrize(('number', 'other'), [(0, 1), (1, 0)])
+def test_registers_that_sevctl_shows(milan, number, other):
+    shown = json.loads(vectors.read(
+        f'virtee-sevctl/tests/data/vmsa{number}-show.txt'))
+
+    def read(page):
+        found = {name: struct.unpack_from(form, page, offset)[0]
+                 for name, (offset, form) in _SHOWN.items()}
+        for at, name in enumerate(_SEGMENTS):
+            found[name] = dict(zip(
+                ('selector', 'attrib', 'limit', 'base'),
+                struct.unpack_from('<HHIQ', page, 0x10 * at)))
+        return found
+
+    pages = vmsa.save_areas(vmsa.LEGACY, 2, milan, 0x80b004)
+    found = read(pages[number])
+    assert found == {name: shown[name] for name in found}
+    # All that is shown and not read here is zero.
+    for name in set(shown) - set(found):
+        assert shown[name] in (0, len(shown[name] if isinstance(
+            shown[name], list) else []) * [0])
+    wrong = read(pages[other])
+    assert {name for name in wrong if wrong[name] != shown[name]} == {
+        'cs', 'rip'}
 
 
 def test_digest_of_sev_snp_measure():
@@ -61,19 +103,28 @@ def test_cpu_out_of_range(cpu):
 
 def test_profiles_differ_in_the_control_words_only(milan):
     pages = [vmsa.save_areas(profile, 1, milan, None)[0]
-             for profile in vmsa.PROFILES.values()]
+             for profile in (vmsa.LEGACY, vmsa.INIT2)]
     assert {offset for offset, values in enumerate(zip(*pages))
             if len(set(values)) > 1} == {0x408, 0x409, 0x410, 0x411}
 
 
 def test_sev_features(milan):
-    page, = vmsa.save_areas(vmsa.INIT2, 1, milan, None, sev_features=0x21)
+    state = dataclasses.replace(vmsa.INIT2, sev_features=0x21)
+    page, = vmsa.save_areas(state, 1, milan, None)
     assert page[0x3b0:0x3b8] == b'\x21' + bytes(7)
 
 
+def test_profiles_by_name():
+    assert list(vmsa.PROFILES) == [
+        'qemu-legacy-1', 'qemu-init2-1', 'qemu-legacy-debug-swap-1',
+        'qemu-init2-debug-swap-1']
+    assert len({dataclasses.astuple(profile)[1:]
+                for profile in vmsa.PROFILES.values()}) == 4
+
+
 def test_largest_numbers(milan):
-    pages = vmsa.save_areas(vmsa.INIT2, 4096, milan, 0xffffffff,
-                            sev_features=1 << 63)
+    state = dataclasses.replace(vmsa.INIT2, sev_features=1 << 63)
+    pages = vmsa.save_areas(state, 4096, milan, 0xffffffff)
     assert len(pages) == 4096
     assert pages[-1][0x3b0:0x3b8] == bytes(7) + b'\x80'
 
@@ -99,9 +150,11 @@ def test_firmware_without_a_start_for_more_than_one(milan):
 
 
 @pytest.mark.parametrize('change', [
-    {'signature': 1 << 32}, {'ap_eip': 1 << 32}, {'sev_features': 1 << 64},
-    {'signature': -1}])
+    {'signature': 1 << 32}, {'ap_eip': 1 << 32}, {'signature': -1},
+    {'profile': vmsa.Profile('x', 0, 0, sev_features=1 << 64)},
+    {'profile': vmsa.Profile('x', 1 << 32, 0)},
+    {'profile': vmsa.Profile('x', 0, 1 << 16)}])
 def test_register_out_of_range(change):
-    values = {'signature': 0, 'ap_eip': 0, 'sev_features': 0, **change}
+    values = {'profile': vmsa.LEGACY, 'signature': 0, 'ap_eip': 0, **change}
     with pytest.raises(errors.VmsaMalformed, match='out of range'):
-        vmsa.save_areas(vmsa.LEGACY, 2, **values)
+        vmsa.save_areas(vcpus=2, **values)

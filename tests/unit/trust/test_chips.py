@@ -11,6 +11,7 @@
 # under the License.
 
 import base64
+import os
 import time
 
 import pytest
@@ -140,6 +141,29 @@ class TestConfiguration:
                 match=f'http://127.0.0.1:9/kds/cek/id/{CHIP.hex()}: .* for '
                       f'(600|59.) s'):
             found.get(CHIP, parse(platforms.platform().pek))
+
+    def test_every_option_reaches_the_server(self, tmp_path, monkeypatch):
+        given = {}
+        monkeypatch.setattr(kds, 'HttpServer', lambda url, **options: (
+            given.update(options, url=url)))
+        (tmp_path / 'var' / 'cache').mkdir(parents=True)
+        chips.from_conf(self.conf(
+            tmp_path, key_server='http://127.0.0.1:9',
+            key_server_proxy='http://127.0.0.1:8', key_server_timeout=3,
+            key_server_deadline=7, key_server_ca_file='/ca'), [])
+        assert isinstance(given.pop('pause'), kds.Pause)
+        assert given == {
+            'url': 'http://127.0.0.1:9', 'proxy': 'http://127.0.0.1:8',
+            'ca_file': '/ca', 'timeout': 3, 'deadline': 7}
+
+    def test_folder_of_the_cache_is_made(self, tmp_path):
+        mask = os.umask(0)
+        try:
+            chips.from_conf(
+                self.conf(tmp_path, key_server='http://127.0.0.1:9'), [])
+        finally:
+            os.umask(mask)
+        assert (tmp_path / 'var' / 'cache').stat().st_mode & 0o777 == 0o755
 
     def test_store(self, tmp_path):
         cek, pek = platforms.platform().cek, platforms.platform().pek

@@ -43,10 +43,10 @@ def refused(message, made, platform):
                        match=message) as exc:
         made.admit(platform)
     assert exc.value.code == 'platform_not_allowed'
+    assert isinstance(exc.value, errors.VerificationError)
     copied = pickle.loads(pickle.dumps(exc.value))
     assert (copied.rule, str(copied)) == (exc.value.rule, str(exc.value))
     return exc.value.rule
-    assert isinstance(exc.value, errors.VerificationError)
 
 
 def fingerprints(*certificates_):

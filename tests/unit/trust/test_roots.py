@@ -10,6 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import tracemalloc
+
+from cryptography import x509
 import pytest
 
 from nova_sev_attest.launch import certificates
@@ -47,7 +50,7 @@ def test_all_generations(folder):
     anchors = roots.load_anchors(folder)
     assert tuple(anchor.name for anchor in anchors) == roots.AMD_ROOTS
     assert roots.AMD_ROOTS == tuple(f'amd-{name}' for name in GENERATIONS)
-    assert not any(anchor.emulated for anchor in anchors)
+    assert {anchor.emulated for anchor in anchors} == {False}
 
 
 def test_only_what_is_there(folder):
@@ -75,7 +78,13 @@ def test_one_bit_of_a_signature(folder, generation, part):
     data = bytearray(path.read_bytes())
     data[(part + 1) * len(data) // 2 - 1] ^= 1
     path.write_bytes(data)
-    refused(f'the {"ARK" if part else "ASK"} has SHA-256', folder)
+    refused(f'{path}: the {"ARK" if part else "ASK"} has SHA-256', folder)
+
+
+def test_malformed_file_of_amd(folder):
+    path = folder / 'ask_ark_genoa.cert'
+    path.write_bytes(bytes(3200))
+    refused(f'{path}: expected an ASK and an ARK', folder)
 
 
 def test_emulated_root_in_the_folder_of_amd(tmp_path):
@@ -84,6 +93,20 @@ def test_emulated_root_in_the_folder_of_amd(tmp_path):
     (tmp_path / 'ask_ark_naples.cert').rename(
         tmp_path / 'ask_ark_mine.cert')
     refused("no pin is known for generation 'mine'", tmp_path)
+
+
+@pytest.mark.parametrize('generation', ('milan', 'genoa', 'turin'))
+def test_keys_are_those_of_amds_certificates_for_sev_snp(generation):
+    for name in ('ask', 'ark'):
+        from_snp = x509.load_pem_x509_certificate(vectors.read(
+            f'virtee-sev/src/certs/snp/builtin/{generation}/{name}.pem'))
+        found = certificates.AmdCertificate.parse(amd(generation, name))
+        assert found.public_key().public_numbers() == (
+            from_snp.public_key().public_numbers())
+        other = amd('rome', name)
+        assert certificates.AmdCertificate.parse(
+            other).public_key().public_numbers() != (
+                from_snp.public_key().public_numbers())
 
 
 class TestRecognise:
@@ -97,7 +120,7 @@ class TestRecognise:
     def test_generation(self, generation):
         anchor = roots.recognise(*self.pair(generation, generation))
         assert anchor.name == f'amd-{generation}'
-        assert not anchor.emulated
+        assert anchor.emulated is False
 
     def test_of_two_generations(self):
         with pytest.raises(roots.AnchorRefused, match='no pair of AMD'):
@@ -162,6 +185,11 @@ class TestExtra:
             extra=[f'lab={folder}/ask_ark_rome.cert'])
         assert anchor.emulated
 
+    def test_path_with_the_separator(self, path):
+        path = path.rename(path.with_name('a=b'))
+        anchor, = roots.load_anchors(extra=[f'lab={path}'])
+        assert anchor.name == 'lab'
+
     @pytest.mark.parametrize('item', ('', '/path', '=/path', 'name='))
     def test_form(self, item):
         refused('expected name=', extra=[item])
@@ -179,10 +207,20 @@ class TestExtra:
         path.write_bytes(bytes(3201))
         refused('more than the 3200 bytes', extra=[f'lab={path}'])
 
+    def test_huge_file_costs_nothing(self, path):
+        with path.open('wb') as stream:
+            stream.truncate(64 << 20)
+        tracemalloc.start()
+        try:
+            refused('more than the 3200 bytes', extra=[f'lab={path}'])
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+
     @pytest.mark.parametrize('size', (0, 1664, 3200))
     def test_malformed_file(self, path, size):
         path.write_bytes(bytes(size))
-        refused('expected an ASK and an ARK', extra=[f'lab={path}'])
+        refused(f'{path}: expected an ASK and an ARK', extra=[f'lab={path}'])
 
     def test_ark_before_ask(self, path):
         data = platforms.ask_ark()
@@ -192,7 +230,7 @@ class TestExtra:
     def test_ask_of_another_ark(self, path):
         path.write_bytes(platforms.ask_ark()[:832] +
                          platforms.ask_ark('another')[832:])
-        refused('does not verify', extra=[f'lab={path}'])
+        refused(f'{path}: .*does not verify', extra=[f'lab={path}'])
 
 
 def test_missing_folder(tmp_path):

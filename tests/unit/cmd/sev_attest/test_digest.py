@@ -68,10 +68,13 @@ class TestPublished:
         assert (found.status, found.out) == (0, case['ld'] + '\n')
 
     def test_other_profile_other_digest(self, sev_attest, amdsev):
-        found = compute(sev_attest, 'sev-es', amdsev, '--kernel',
-                        '/dev/null', '--vcpus', '4', '--cpu-model',
-                        'EPYC-v4', '--profile', 'qemu-legacy-1')
-        assert found.out.strip() != case_of('sev-es', 'A')['ld']
+        found = {compute(sev_attest, 'sev-es', amdsev, '--kernel',
+                         '/dev/null', '--vcpus', '4', '--cpu-model',
+                         'EPYC-v4', '--profile', name).out.strip()
+                 for name in ('qemu-legacy-1', 'qemu-legacy-debug-swap-1',
+                              'qemu-init2-debug-swap-1')}
+        assert len(found) == 3
+        assert case_of('sev-es', 'A')['ld'] not in found
 
     def test_kernel_that_firmware_cannot_hold(self, sev_attest):
         found = compute(sev_attest, 'sev',

@@ -418,6 +418,30 @@ class TestExplain:
                              'measurement')
         assert found.json['category'] == 'measurement_replayed'
 
+    def test_replayed_nonce(self, sev_attest, launch, monkeypatch):
+        monkeypatch.chdir(launch.folder)
+        old = launch.measurement
+        launch.measure(kernel=b'old kernel')
+        (launch.folder / 'old').write_bytes(old)
+        (launch.folder / 'measurement').write_bytes(
+            launch.measurement[:32] + old[32:])
+        found = self.explain(sev_attest, launch, '--known-measurement', 'old')
+        assert (found.status, found.json['category']) == (
+            1, 'measurement_replayed')
+        assert 'by old, with another measure' in found.json['explanation']
+
+    def test_sev_features(self, sev_attest, tmp_path):
+        launch = Launch(tmp_path, 0x3f)
+        launch.measure(made=profile.LaunchProfile.sev_es(
+            2, 'EPYC', 'qemu-legacy-debug-swap'))
+        found = self.explain(sev_attest, launch, inputs=[
+            *launch.inputs(), '--vcpus=2', '--cpu-model=EPYC',
+            '--profile=qemu-legacy'])
+        assert found.json['category'] == 'launch_profile_not_allowed'
+        assert found.json['explanation'] == (
+            'the launch profile is qemu-legacy-debug-swap-1 but the policy '
+            'allows qemu-legacy-1')
+
     def test_policy(self, sev_attest, launch):
         found = self.explain(sev_attest, launch, policy='0x33')
         assert found.json['category'] == 'policy_word_mismatch'
