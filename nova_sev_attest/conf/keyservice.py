@@ -89,6 +89,29 @@ HOST_CREDENTIAL_OPTS = [
              'user:host,user:host.'),
 ]
 
+QUOTAS_OPTS = [
+    cfg.IntOpt(
+        'firmwares',
+        default=100, min=-1,
+        help='How many firmware images a project may store. -1: any number; '
+             'so it is with the next ones.'),
+    cfg.IntOpt(
+        'firmware_bytes',
+        default=512 * 1024 * 1024, min=-1,
+        help='How many bytes the firmware images of a project may have in '
+             'all.'),
+    cfg.IntOpt(
+        'policies',
+        default=200, min=-1,
+        help='How many policies a project may have.'),
+    cfg.IntOpt(
+        'policy_revisions',
+        default=1000, min=-1,
+        help='How many revisions a policy may have. All of them are kept, '
+             'because launches go on under the revision that they began '
+             'with.'),
+]
+
 SEALING_OPTS = [
     cfg.StrOpt(
         'key_repository',
@@ -209,6 +232,7 @@ CLIENTS = {'nova': 'compute', 'barbican': 'key-manager'}
 _OPTS = [
     ('api', API_OPTS),
     ('launches', LAUNCHES_OPTS + HOST_CREDENTIAL_OPTS),
+    ('quotas', QUOTAS_OPTS),
     ('sealing', SEALING_OPTS),
     ('audit', AUDIT_OPTS),
     ('secret_store', SECRET_STORE_OPTS),

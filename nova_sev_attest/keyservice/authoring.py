@@ -18,14 +18,18 @@ import uuid
 
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
+from oslo_utils import timeutils
 
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice import expectations
+from nova_sev_attest.keyservice import guarding
+from nova_sev_attest.keyservice import hosts
 from nova_sev_attest.keyservice import limits
 from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.keyservice import quotas
 from nova_sev_attest.keyservice.stores import base as store_base
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.launch import firmware as launch_firmware
@@ -137,13 +141,16 @@ def _is_uuid(text):
 class Authoring:
     """Operations on the firmwares and policies of a project.
 
+    :param conf: ConfigOpts
     :param database: Database
     :param journal: Journal
     :param store: SecretReader
     :param anchors: the configured trust anchors
     """
 
-    def __init__(self, database, journal, store, anchors):
+    def __init__(self, conf, database, journal, store, anchors):
+        self._quotas = quotas.Quotas(conf)
+        self._hosts_are_claims = hosts.are_claims(conf)
         self._db = database
         self._journal = journal
         self._store = store
@@ -172,7 +179,7 @@ class Authoring:
         except launch_errors.FirmwareUnusable as exc:
             raise errors.BadRequest('firmware_unusable', str(exc)) from exc
         try:
-            return self._store_firmware(project_id, parsed, data), True
+            return self._store_firmware(project_id, parsed, data)
         except db_exc.DBDuplicateEntry:
             with self._db.reader() as session:
                 return firmwares.get(session, project_id, sha256), False
@@ -180,34 +187,42 @@ class Authoring:
     @db_api.retried
     def _store_firmware(self, project_id, parsed, data):
         with self._journal.writer() as entry:
+            found = firmwares.find(entry.session, project_id,
+                                   parsed.sha256.hex())
+            if found is not None:
+                return found, False
+            self._quotas.check_firmware(entry.session, project_id,
+                                        parsed.size)
             firmware = firmwares.create(entry.session, project_id, parsed,
                                         data)
             entry.record('firmware.uploaded', project_id,
                          subject=firmware.sha256, size=firmware.size)
-            return firmware
+            return firmware, True
 
     def create_policy(self, context, request):
         """Create a policy of the caller's project.
 
         :param context: RequestContext, with the caller's token
         :param request: the policy of the request body, as documented
-        :returns: (Policy, warnings)
+        :returns: Policy
         """
         content = self._content(_DEFAULTS | request)
         self._prove_readable(context, content)
-        policy = self._write(
-            'policy.created',
-            lambda session: policies.create(
-                session, context.project_id, content), content,
-            context.project_id)
-        return policy, self.warnings(policy)
+
+        def create(session):
+            policy = policies.create(session, context.project_id, content)
+            self._quotas.check_policies(session, context.project_id)
+            return policy
+
+        return self._write('policy.created', create, content,
+                           context.project_id)
 
     def update_policy(self, context, policy_id, matches, request):
         """Make a new revision of a policy of the caller's project.
 
         :param matches: function that tells whether a Policy is the one that
             the caller read
-        :returns: (Policy, warnings)
+        :returns: Policy
         """
         with self._db.reader() as session:
             policy = policies.get(session, context.project_id, policy_id)
@@ -224,11 +239,11 @@ class Authoring:
         # All secrets, not only new ones: a change may loosen what guards
         # them.
         self._prove_readable(context, content)
-        policy = self._write(
+        self._quotas.check_revision(policy)
+        return self._write(
             'policy.updated',
             lambda session: policies.update(session, policy, content),
             content, context.project_id)
-        return policy, self.warnings(policy)
 
     @db_api.retried
     def _write(self, event, change, content, project_id):
@@ -316,7 +331,7 @@ class Authoring:
                     'policy_changed',
                     'If-Match does not name the current revision of the '
                     'policy; read it again.')
-            policies.delete(entry.session, project_id, policy_id)
+            policies.delete(entry.session, policy)
             entry.record('policy.deleted', project_id, subject=policy_id,
                          **_identity(policy))
             _close_launches(
@@ -324,16 +339,35 @@ class Authoring:
                 'The launch\'s policy was deleted in the meantime.')
 
     @db_api.retried
-    def delete_firmware(self, project_id, sha256):
+    def delete_firmware(self, project_id, sha256, matches=None):
+        """Delete a firmware that no policy names.
+
+        :param matches: function that tells whether a Firmware is the one
+            that the caller read; None deletes it as it is
+        :raises PreconditionFailed: it is not
+        """
         with self._journal.writer() as entry:
-            firmwares.delete(entry.session, project_id, sha256)
+            firmware = firmwares.get(entry.session, project_id, sha256)
+            if matches is not None and not matches(firmware):
+                raise errors.PreconditionFailed(
+                    'firmware_changed',
+                    'If-Match does not name this upload of the firmware; '
+                    'read it again.')
+            firmwares.delete(entry.session, firmware)
             entry.record('firmware.deleted', project_id, subject=sha256)
 
-    def warnings(self, policy):
-        """What the owner of a policy may not have meant.
+    def warnings(self, project_id, found):
+        """What the owners of policies may not have meant.
 
-        :returns: list of sentences
+        :param found: list of Policy of one project, current revisions
+        :returns: {id of one of them: list of sentences}
         """
+        with self._db.reader() as session:
+            sharing = policies.sharing_secrets(session, project_id, found)
+        return {policy.id: [*self._own_warnings(policy), *guarding.warnings(
+            policy, sharing[policy.id])] for policy in found}
+
+    def _own_warnings(self, policy):
         content = policy.content
         found = []
         if (content.verifier == policies.SERVICE
@@ -349,15 +383,24 @@ class Authoring:
             found.append(
                 f'The root {root} is that of an emulated platform, which '
                 f'protects nothing from its host.')
-        if content.secrets:
-            with self._db.reader() as session:
-                others = policies.others_with_secrets(session, policy)
-            for secret_id, other in others:
-                found.append(
-                    f'Secret {secret_id} is named by policy '
-                    f'{other.content.name!r} ({other.id}) too. A server\'s '
-                    f'properties choose the policy, so the secret is as safe '
-                    f'as the weaker of them.')
+        if limits.window(content.limits)[1] <= timeutils.utcnow():
+            found.append(
+                f'This policy allows no launch any more: its limits ended at '
+                f'{content.limits[limits.NOT_AFTER]}.')
+        most = limits.max_releases(content.limits)
+        if most is not None and policy.release_count >= most:
+            found.append(
+                f'This policy allows no launch any more: all of its {most} '
+                f'releases are used up.')
+        if limits.need_aggregates(content.limits) and self._hosts_are_claims:
+            found.append(
+                'The limit host_aggregates is advisory: the compute hosts '
+                'share one keystone user, so that which host begins a launch '
+                'is its own claim. allowed_chips is not.')
+        if content.is_default and policy.revoked_at is not None:
+            found.append(
+                'Servers that name no policy cannot launch while the '
+                'project\'s default policy is revoked.')
         return found
 
     def _content(self, request):

@@ -36,11 +36,12 @@ def lists(content, technology):
         initrds=content.initrds, command_lines=content.command_lines,
         firmware_boot=content.firmware_boot,
         profiles=launch_profile.combinations(
-            technology, content.vcpus or (), _signatures(content),
+            technology, content.vcpus or (), signatures(content),
             content.launch_profiles))
 
 
-def _signatures(content):
+def signatures(content):
+    """CPUID leaf 1 EAX of the CPUs that a policy's content allows."""
     named = map(launch_profile.cpu_signature, content.cpu_models)
     return list(dict.fromkeys([*named, *content.cpu_signatures]))
 
@@ -103,11 +104,11 @@ def candidates(content, technology, claims, firmwares):
 def _claimed_profiles(content, technology, claims):
     """Launch profiles as claimed; all known ones of what no host claims."""
     vcpus = claims.get('vcpus')
-    signatures = [*_signatures(content),
-                  *launch_profile.CPU_SIGNATURES.values()]
+    known = [*signatures(content),
+             *launch_profile.CPU_SIGNATURES.values()]
     return launch_profile.combinations(
         technology, (content.vcpus or ()) if vcpus is None else [vcpus],
-        dict.fromkeys(signatures), vmsa.PROFILES)
+        dict.fromkeys(known), vmsa.PROFILES)
 
 
 def difference(content, inputs):
@@ -139,12 +140,12 @@ def difference(content, inputs):
              content.command_lines)]
     if profile.technology == launch_profile.SEV_ES:
         vcpus = content.vcpus or []
-        signatures = _signatures(content)
+        cpus = signatures(content)
         checks += [
             ('vcpus', 'number of vCPUs', profile.vcpus, vcpus, 'vcpus',
              vcpus),
-            ('cpu_model', 'CPU model', profile.cpu_signature, signatures,
-             'cpu_signatures', signatures),
+            ('cpu_model', 'CPU model', profile.cpu_signature, cpus,
+             'cpu_signatures', cpus),
             ('launch_profile', 'launch profile', profile.initial_state,
              content.launch_profiles, 'launch_profiles',
              content.launch_profiles)]

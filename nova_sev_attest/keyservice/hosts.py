@@ -18,6 +18,11 @@ PER_HOST = 'per-host'
 SHARED = 'shared'
 
 
+def are_claims(conf):
+    """Whether the host that begins a launch is its own claim."""
+    return conf.launches.host_credentials == SHARED
+
+
 class HostCredentials:
     """Holds the host that a launch names to the caller's credential.
 
@@ -25,7 +30,7 @@ class HostCredentials:
     """
 
     def __init__(self, conf):
-        self._shared = conf.launches.host_credentials == SHARED
+        self._shared = are_claims(conf)
         self._domain = conf.launches.host_user_domain
         self._prefix = conf.launches.host_user_prefix
         self._hosts = conf.launches.host_users

@@ -82,9 +82,19 @@ def window(limits):
             else datetime.datetime.max)
 
 
+def servers(limits):
+    """UUIDs of the servers that may launch, None for any."""
+    return (limits or {}).get(SERVERS)
+
+
+def host_aggregates(limits):
+    """Names of the aggregates that hosts must be in, None for any."""
+    return (limits or {}).get(AGGREGATES)
+
+
 def need_aggregates(limits):
     """Whether check() has to know the aggregates of the host."""
-    return AGGREGATES in (limits or {})
+    return host_aggregates(limits) is not None
 
 
 def max_releases(limits):

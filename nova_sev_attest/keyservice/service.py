@@ -57,8 +57,8 @@ class Service:
             LOG.warning('No launch will be accepted: %s', exc)
         store = stores.load(conf)
         self.journal = make_journal(conf, self.database)
-        self.authoring = authoring.Authoring(self.database, self.journal,
-                                             store, anchors)
+        self.authoring = authoring.Authoring(
+            conf, self.database, self.journal, store, anchors)
         self.engine = engine.Engine(parts.Parts(
             conf=conf, database=self.database, journal=self.journal,
             store=store, servers=servers.ServerReader(conf), keys=keys,

@@ -14,7 +14,6 @@
 
 import falcon
 
-from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.handlers import common
 from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.policies import firmwares as rules
@@ -80,15 +79,9 @@ class Item:
         self._service.authorizer.require(context, rules.DELETE)
         schemas.DELETE.check_path({'sha256': sha256})
         matches = common.read_condition(req, schemas.DELETE)
-        if matches is not None:
-            with self._service.database.reader() as session:
-                firmware = firmwares.get(session, context.project_id, sha256)
-            if not matches(_etag(firmware)):
-                raise errors.PreconditionFailed(
-                    'firmware_changed',
-                    'If-Match does not name this upload of the firmware; '
-                    'read it again.')
-        self._service.authoring.delete_firmware(context.project_id, sha256)
+        self._service.authoring.delete_firmware(
+            context.project_id, sha256,
+            matches and (lambda firmware: matches(_etag(firmware))))
         resp.status = falcon.HTTP_204
 
     @staticmethod

@@ -38,9 +38,12 @@ class _Resource:
     def __init__(self, service):
         self._service = service
 
-    def _show(self, req, resp, policy, warnings):
+    def _show(self, req, resp, policy):
+        warnings = self._service.authoring.warnings(
+            policy.project_id, [policy])
         common.answer(req, resp, _etag(policy), {
-            'policy': schemas.view(policy, warnings, common.base(req))})
+            'policy': schemas.view(policy, warnings[policy.id],
+                                   common.base(req))})
 
 
 class Collection(_Resource):
@@ -53,11 +56,11 @@ class Collection(_Resource):
         with self._service.database.reader() as session:
             found, more = policies.page(
                 session, context.project_id, limit, **query)
+        warnings = self._service.authoring.warnings(
+            context.project_id, found)
         resp.media = {
             'policies': [
-                schemas.view(policy,
-                             self._service.authoring.warnings(policy),
-                             common.base(req))
+                schemas.view(policy, warnings[policy.id], common.base(req))
                 for policy in found],
             'policies_links': common.next_links(
                 req, more, found and found[-1].id, limit, query),
@@ -68,11 +71,11 @@ class Collection(_Resource):
         self._service.authorizer.require(context, rules.CREATE)
         body = common.read_json(req, schemas.CREATE,
                                 self._service.conf.api.max_body_size)
-        policy, warnings = self._service.authoring.create_policy(
+        policy = self._service.authoring.create_policy(
             context, body['policy'])
         resp.status = falcon.HTTP_201
         resp.location = f'{common.base(req)}/v1/policies/{policy.id}'
-        self._show(req, resp, policy, warnings)
+        self._show(req, resp, policy)
 
 
 class Item(_Resource):
@@ -83,8 +86,7 @@ class Item(_Resource):
         schemas.SHOW.check_path({'policy_id': policy_id})
         with self._service.database.reader() as session:
             policy = policies.get(session, context.project_id, policy_id)
-        self._show(req, resp, policy,
-                   self._service.authoring.warnings(policy))
+        self._show(req, resp, policy)
 
     def on_patch(self, req, resp, policy_id):
         context = req.context.identity
@@ -98,10 +100,10 @@ class Item(_Resource):
                 'revision that it was made from.')
         body = common.read_json(req, schemas.UPDATE,
                                 self._service.conf.api.max_body_size)
-        policy, warnings = self._service.authoring.update_policy(
+        policy = self._service.authoring.update_policy(
             context, policy_id,
             lambda policy: matches(_etag(policy)), body['policy'])
-        self._show(req, resp, policy, warnings)
+        self._show(req, resp, policy)
 
     def on_delete(self, req, resp, policy_id):
         context = req.context.identity
@@ -120,19 +122,15 @@ class Revocation(_Resource):
         context = req.context.identity
         self._service.authorizer.require(context, rules.REVOKE)
         schemas.REVOKE.check_path({'policy_id': policy_id})
-        self._answer(req, resp, self._service.authoring.revoke_policy(
+        self._show(req, resp, self._service.authoring.revoke_policy(
             context.project_id, policy_id))
 
     def on_delete(self, req, resp, policy_id):
         context = req.context.identity
         self._service.authorizer.require(context, rules.RESTORE)
         schemas.RESTORE.check_path({'policy_id': policy_id})
-        self._answer(req, resp, self._service.authoring.restore_policy(
+        self._show(req, resp, self._service.authoring.restore_policy(
             context, policy_id))
-
-    def _answer(self, req, resp, policy):
-        self._show(req, resp, policy,
-                   self._service.authoring.warnings(policy))
 
 
 class Revisions(_Resource):

@@ -74,10 +74,14 @@ def get(session, project_id, sha256):
     """Like find(); raises NotFound."""
     firmware = find(session, project_id, sha256)
     if firmware is None:
-        raise errors.NotFound(
-            'firmware_not_found',
-            f'The project has no firmware with SHA-256 {sha256}.')
+        raise _not_found(sha256)
     return firmware
+
+
+def _not_found(sha256):
+    return errors.NotFound(
+        'firmware_not_found',
+        f'The project has no firmware with SHA-256 {sha256}.')
 
 
 def create(session, project_id, parsed, data):
@@ -127,6 +131,14 @@ def load(session, project_id, sha256s):
             for row in rows if row is not None}
 
 
+def usage(session, project_id):
+    """How many firmwares a project has, and their bytes in all."""
+    return session.execute(
+        sa.select(sa.func.count(),
+                  sa.func.coalesce(sa.func.sum(models.Firmware.size), 0))
+        .where(models.Firmware.project_id == project_id)).one()
+
+
 def page(session, project_id, limit, sort=None, marker=None,
          created_at=None):
     """One page, marked by SHA-256.
@@ -146,18 +158,21 @@ def page(session, project_id, limit, sort=None, marker=None,
     return [Firmware._from_row(row) for row in rows], more
 
 
-def delete(session, project_id, sha256):
+def delete(session, firmware):
     """Delete an image.
 
-    :raises NotFound: it is not there
+    :raises NotFound: it is gone already
     :raises Conflict: a policy names it
     """
-    firmware = get(session, project_id, sha256)
     try:
-        session.execute(sa.delete(models.Firmware).where(
-            models.Firmware.id == firmware.id))
+        deleted = session.execute(
+            sa.delete(models.Firmware).where(
+                models.Firmware.id == firmware.id)
+            .execution_options(synchronize_session=False)).rowcount
     except db_exc.DBReferenceError as exc:
         raise errors.Conflict(
             'firmware_in_use',
             'A policy names this firmware; change or delete the policy '
             'first.') from exc
+    if not deleted:
+        raise _not_found(firmware.sha256)

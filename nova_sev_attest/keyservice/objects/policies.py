@@ -129,6 +129,12 @@ def _not_found(policy_id):
                            f'The project has no policy {policy_id}.')
 
 
+def _changed():
+    return errors.PreconditionFailed(
+        'policy_changed',
+        'The policy was changed in the meantime; read it again.')
+
+
 def _of_revision(row, stored):
     body = json.loads(stored.body)
     text = json.dumps(body, sort_keys=True, separators=(',', ':'))
@@ -237,7 +243,27 @@ def page(session, project_id, limit, sort=None, marker=None, name=None,
         if marker is None:
             raise paging.unknown_marker(wanted)
     rows, more = _COLLECTION.select(session, query, limit, sort, marker)
-    return [_load(session, row) for row in rows], more
+    found = {policy.id: policy for policy in _current(
+        session, models.Policy.id.in_([row.id for row in rows]))}
+    # One may have been deleted since.
+    return [found[row.id] for row in rows if row.id in found], more
+
+
+def _current(session, *conditions):
+    """Current revisions of policies, with one query."""
+    return [_of_revision(row, stored) for row, stored in session.execute(
+        sa.select(models.Policy, models.PolicyRevision)
+        .join(models.PolicyRevision, sa.and_(
+            models.PolicyRevision.policy_id == models.Policy.id,
+            models.PolicyRevision.revision == models.Policy.revision))
+        .where(*conditions).order_by(models.Policy.name))]
+
+
+def count(session, project_id):
+    """How many policies a project has."""
+    return session.scalar(
+        sa.select(sa.func.count()).select_from(models.Policy)
+        .where(models.Policy.project_id == project_id))
 
 
 def create(session, project_id, content):
@@ -281,9 +307,7 @@ def update(session, policy, content):
     except db_exc.DBDuplicateEntry as exc:
         raise _taken(exc, content) from exc
     if changed != 1:
-        raise errors.PreconditionFailed(
-            'policy_changed',
-            'The policy was changed in the meantime; read it again.')
+        raise _changed()
     for table in (models.PolicyFirmware, models.PolicySecret):
         session.execute(sa.delete(table).where(
             table.policy_id == policy.id))
@@ -293,14 +317,18 @@ def update(session, policy, content):
     return get(session, policy.project_id, policy.id)
 
 
-def delete(session, project_id, policy_id):
+def delete(session, policy):
     """Delete a policy with all its revisions.
 
-    :raises NotFound: the project has no such policy
+    :param policy: the revision that is to be the last
+    :raises PreconditionFailed: it is not the current one any more
     """
-    _row(session, project_id, policy_id)
-    session.execute(sa.delete(models.Policy).where(
-        models.Policy.id == policy_id))
+    if not session.execute(
+            sa.delete(models.Policy).where(
+                models.Policy.id == policy.id,
+                models.Policy.revision == policy.revision)
+            .execution_options(synchronize_session=False)).rowcount:
+        raise _changed()
 
 
 def revoke(session, policy):
@@ -356,22 +384,28 @@ def count_release(session, policy_id, at_most=None):
         .execution_options(synchronize_session=False)).rowcount)
 
 
-def others_with_secrets(session, policy):
-    """Other policies of the project that name the same secrets.
+def sharing_secrets(session, project_id, found):
+    """Which other policies of a project name the secrets of some of them.
 
-    :returns: list of (secret's UUID, Policy)
+    :param found: list of Policy, current revisions
+    :returns: {id of one of them: list of (Policy, sorted list of the UUIDs of
+        secrets)}, by name
     """
-    secret_ids = list(policy.content.secrets.values())
-    rows = session.execute(
-        sa.select(models.PolicySecret.secret_id, models.Policy)
-        .join(models.Policy,
-              models.Policy.id == models.PolicySecret.policy_id)
-        .where(models.PolicySecret.secret_id.in_(secret_ids),
-               models.Policy.project_id == policy.project_id,
-               models.Policy.id != policy.id)
-        .order_by(models.PolicySecret.secret_id, models.Policy.name)
-        .distinct())
-    return [(secret_id, _load(session, row)) for secret_id, row in rows]
+    named = sa.select(models.PolicySecret.secret_id).where(
+        models.PolicySecret.policy_id.in_([policy.id for policy in found]))
+    naming = [
+        (policy, set(policy.content.secrets.values())) for policy in _current(
+            session, models.Policy.project_id == project_id,
+            models.Policy.id.in_(sa.select(models.PolicySecret.policy_id)
+                                 .where(models.PolicySecret.secret_id
+                                        .in_(named))))]
+    result = {}
+    for policy in found:
+        own = set(policy.content.secrets.values())
+        result[policy.id] = [
+            (other, sorted(own & theirs)) for other, theirs in naming
+            if other.id != policy.id and own & theirs]
+    return result
 
 
 def _default_of(project_id, content):

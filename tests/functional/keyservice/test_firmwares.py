@@ -13,9 +13,12 @@
 """Firmware images of a project."""
 
 import hashlib
+import json
 
 import pytest
+import sqlalchemy as sa
 
+from nova_sev_attest.keyservice.db import models
 from tests.functional.keyservice.harness import error
 from tests.unit.launch import platforms
 from tests import vectors
@@ -121,6 +124,76 @@ def test_delete_in_use(either):
     policy = either.policy()
     error(either.member().delete('/v1/firmwares/' + policy['firmwares'][0]),
           409, 'firmware_in_use')
+
+
+def test_delete_names_the_upload(keyservice):
+    api, path = keyservice.member(), '/v1/firmwares/' + keyservice.upload()
+    first = api.get(path).headers['ETag']
+    assert api.delete(path, headers={'If-Match': first}).status_code == 204
+    keyservice.upload()
+    error(api.delete(path, headers={'If-Match': first}), 412,
+          'firmware_changed')
+    assert api.get(path).status_code == 200
+
+
+def test_writes_are_recorded(either):
+    image, api = platforms.firmware(), either.member()
+    sha256 = hashlib.sha256(image).hexdigest()
+    for _ in range(2):
+        put(api, image)
+    put(api, image + b'x', sha256)
+    for _ in range(2):
+        api.delete(f'/v1/firmwares/{sha256}')
+    with either.service.database.reader() as session:
+        found = [(record.event, record.actor, json.loads(record.details))
+                 for record in session.scalars(
+                     sa.select(models.AuditRecord)
+                     .where(models.AuditRecord.subject == sha256)
+                     .order_by(models.AuditRecord.sequence))]
+    assert found == [
+        ('firmware.uploaded', 'user-of-p', {'size': len(image)}),
+        ('firmware.deleted', 'user-of-p', {})]
+
+
+class TestQuota:
+
+    @pytest.fixture
+    def quota(self, keyservice):
+        def override(**values):
+            for name, value in values.items():
+                keyservice.conf.set_override(name, value, group='quotas')
+        yield override
+        for name in ('firmwares', 'firmware_bytes'):
+            keyservice.conf.clear_override(name, group='quotas')
+
+    def test_number(self, keyservice, quota):
+        quota(firmwares=2)
+        images = [platforms.firmware(size=4096 * n) for n in (2, 3, 4)]
+        for image in images[:2]:
+            assert put(keyservice.member(), image).status_code == 201
+        detail = error(put(keyservice.member(), images[2]), 403,
+                       'quota_exceeded')
+        assert 'would be 3 firmwares' in detail and 'quota is 2' in detail
+        # One that is there is no further one; projects have their own.
+        assert put(keyservice.member(), images[1]).status_code == 200
+        assert put(keyservice.member('q'), images[2]).status_code == 201
+        keyservice.member().delete(
+            '/v1/firmwares/' + hashlib.sha256(images[0]).hexdigest())
+        assert put(keyservice.member(), images[2]).status_code == 201
+
+    def test_bytes(self, keyservice, quota):
+        quota(firmware_bytes=20480)
+        assert put(keyservice.member(),
+                   platforms.firmware(size=8192)).status_code == 201
+        detail = error(put(keyservice.member(),
+                           platforms.firmware(size=16384)), 403,
+                       'quota_exceeded')
+        assert 'would be 24576 bytes of firmware' in detail
+        assert put(keyservice.member(),
+                   platforms.firmware(size=12288)).status_code == 201
+        quota(firmware_bytes=-1)
+        assert put(keyservice.member(),
+                   platforms.firmware(size=16384)).status_code == 201
 
 
 def test_other_project(keyservice):

@@ -13,6 +13,7 @@
 """Policies of a project, and the secrets they name."""
 
 import functools
+import hashlib
 import json
 import uuid
 
@@ -20,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice.objects import policies
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
 from tests.functional.keyservice.harness import error
@@ -179,8 +181,63 @@ class TestSecrets:
         assert any('firmware_boot' in warning
                    for warning in second['warnings'])
         shown = keyservice.member().get(f'/v1/policies/{first["id"]}')
-        assert any("named by policy 'weak'" in warning
-                   for warning in shown.json()['policy']['warnings'])
+        assert any(
+            "named by policy 'weak'" in warning
+            and 'guards less: it boots what the firmware finds' in warning
+            for warning in shown.json()['policy']['warnings'])
+
+    def test_how_policies_with_a_secret_compare(self, either):
+        first = either.policy()
+        api = either.member()
+        paths = [f'/v1/policies/{first["id"]}']
+        for name in ('b', 'a'):
+            policy = either.policy(name=name, is_default=False,
+                                   secrets=first['secrets'])
+            paths.append(f'/v1/policies/{policy["id"]}')
+
+        def told():
+            """What is said of policy 'b' on the others, in a list, too."""
+            listed = {policy['id']: policy['warnings'] for policy in
+                      api.get('/v1/policies').json()['policies']}
+            assert listed == {
+                path.split('/')[-1]: api.get(path).json()['policy'][
+                    'warnings'] for path in paths}
+            return [text for policy_id, texts in listed.items()
+                    for text in texts if "named by policy 'b'" in text]
+
+        def change(**changes):
+            response = api.patch(paths[1], headers={'If-Match': '*'},
+                                 json={'policy': changes})
+            assert response.status_code == 200, response.text
+
+        assert len(told()) == 2
+        assert not any('which guards less' in text for text in told())
+        for path in paths:
+            assert api.patch(path, headers={'If-Match': '*'}, json={
+                'policy': {'approval': 'owner', 'limits': {
+                    'max_releases': 3}}}).status_code == 200
+        assert not any('which guards less' in text for text in told())
+        change(approval='automatic')
+        assert all('less: it releases without its owner' in text
+                   for text in told())
+        change(approval='owner', limits=None)
+        assert all('less: it releases more often' in text for text in told())
+        api.put(f'{paths[1]}/revocation')
+        assert all(text.endswith('which is revoked.') for text in told())
+        api.delete(f'{paths[1]}/revocation')
+        assert len(told()) == 2
+        # Who verifies alone has no secret here to share.
+        change(verifier='owner', approval='automatic', secrets=[])
+        assert told() == []
+
+    def test_secret_under_two_guids(self, keyservice):
+        first = keyservice.policy()
+        secret_id = first['secrets'][0]['secret_ref']
+        second = keyservice.policy(name='b', is_default=False, secrets=[
+            {'guid': str(uuid.UUID(int=n)), 'secret_ref': secret_id}
+            for n in (1, 2)])
+        assert len([text for text in second['warnings']
+                    if 'named by' in text]) == 1
 
     def test_secret_shared_with_another_project_is_not_told(self,
                                                             keyservice):
@@ -337,6 +394,42 @@ class TestChange:
     def path(self, keyservice):
         return f'/v1/policies/{keyservice.policy()["id"]}'
 
+    def test_change_while_another_is_written(self, keyservice, path,
+                                             monkeypatch):
+        """The revision that was read is held to again in the write."""
+        api, authoring = keyservice.member(), keyservice.service.authoring
+        prove = authoring._prove_readable
+
+        def between(context, content):
+            monkeypatch.setattr(authoring, '_prove_readable', prove)
+            assert api.patch(path, headers={'If-Match': '*'}, json={
+                'policy': {'name': 'faster'}}).status_code == 200
+            prove(context, content)
+
+        monkeypatch.setattr(authoring, '_prove_readable', between)
+        error(api.patch(path, headers={'If-Match': '*'},
+                        json={'policy': {'kernels': []}}),
+              412, 'policy_changed')
+        shown = api.get(path).json()['policy']
+        assert (shown['name'], shown['revision']) == ('faster', 2)
+        assert shown['kernels'] != []
+
+    def test_restored_while_changed(self, keyservice, path, monkeypatch):
+        """Who restores proves what is in force then."""
+        api, authoring = keyservice.member(), keyservice.service.authoring
+        api.put(f'{path}/revocation')
+        prove = authoring._prove_readable
+
+        def between(context, content):
+            monkeypatch.setattr(authoring, '_prove_readable', prove)
+            assert api.patch(path, headers={'If-Match': '*'}, json={
+                'policy': {'name': 'faster'}}).status_code == 200
+            prove(context, content)
+
+        monkeypatch.setattr(authoring, '_prove_readable', between)
+        error(api.delete(f'{path}/revocation'), 412, 'policy_changed')
+        assert api.get(path).json()['policy']['revoked_at'] is not None
+
     def test_new_revision(self, keyservice, path):
         api = keyservice.member()
         before = api.get(path)
@@ -484,6 +577,49 @@ class TestLimits:
         assert shown['limits'] == {
             'not_before': '2026-01-31T00:00:00.500000Z', 'max_releases': 2}
 
+    @pytest.mark.parametrize('limits, told', [
+        ({'not_after': '2020-01-01T00:00:00Z'},
+         'its limits ended at 2020-01-01T00:00:00Z'),
+        ({'not_after': '2999-01-01T00:00:00Z'}, None),
+        ({'not_before': '2999-01-01T00:00:00Z'}, None),
+        ({'max_releases': 1}, None), ({'host_aggregates': ['a']}, None)])
+    def test_warned_of(self, keyservice, limits, told):
+        warnings = keyservice.policy(limits=limits, secrets=[])['warnings']
+        assert len(warnings) == (1 if told is None else 2)
+        assert told is None or told in warnings[1]
+
+    def test_used_up(self, keyservice):
+        policy = keyservice.policy(limits={'max_releases': 2})
+        path = f'/v1/policies/{policy["id"]}'
+        counted = []
+        for _ in range(3):
+            with keyservice.service.database.writer() as session:
+                counted.append(policies.count_release(
+                    session, policy['id'], 2))
+        assert counted == [True, True, False]
+        shown = keyservice.member().get(path).json()['policy']
+        assert shown['release_count'] == 2
+        assert any('all of its 2 releases are used up' in text
+                   for text in shown['warnings'])
+        # It counts over all revisions.
+        changed = keyservice.member().patch(
+            path, headers={'If-Match': '*'},
+            json={'policy': {'limits': {'max_releases': 3}}})
+        assert changed.json()['policy']['release_count'] == 2
+        assert not any('used up' in text
+                       for text in changed.json()['policy']['warnings'])
+
+    def test_advisory_where_hosts_share_a_credential(self, cloud, tmp_path):
+        service = harness.KeyService(
+            cloud, tmp_path,
+            trust='[launches]\nhost_credentials = shared\n')
+        try:
+            policy = service.policy(limits={'host_aggregates': ['a']})
+            assert any('host_aggregates is advisory' in text
+                       for text in policy['warnings'])
+        finally:
+            service.stop()
+
     @pytest.mark.parametrize('limits, code', [
         ({'servers': []}, 'request_invalid'),
         ({'servers': ['web-1']}, 'request_invalid'),
@@ -537,6 +673,26 @@ class TestRevocation:
         assert api.delete(f'{path}/revocation').json() == before.json()
         assert recorded(either, policy['id']) == [
             'policy.created', 'policy.revoked', 'policy.restored']
+
+    def test_nothing_is_counted_of_what_is_revoked(self, keyservice, path):
+        policy_id = path.split('/')[-1]
+
+        def count():
+            with keyservice.service.database.writer() as session:
+                return policies.count_release(session, policy_id)
+
+        api = keyservice.member()
+        api.put(f'{path}/revocation')
+        assert not count()
+        api.delete(f'{path}/revocation')
+        assert count()
+        api.delete(path)
+        assert not count()
+
+    def test_default_is_warned_of(self, keyservice, path):
+        policy = keyservice.member().put(f'{path}/revocation').json()['policy']
+        assert any('while the project\'s default policy is revoked' in text
+                   for text in policy['warnings'])
 
     def test_etag(self, keyservice, path):
         """What was read before the revocation is not what is there."""
@@ -627,6 +783,101 @@ def recorded(keyservice, subject):
             sa.select(models.AuditRecord.event)
             .where(models.AuditRecord.subject == subject)
             .order_by(models.AuditRecord.sequence)))
+
+
+class TestQuota:
+
+    @pytest.fixture
+    def quota(self, keyservice):
+        def override(**values):
+            for name, value in values.items():
+                keyservice.conf.set_override(name, value, group='quotas')
+        yield override
+        for name in ('policies', 'policy_revisions'):
+            keyservice.conf.clear_override(name, group='quotas')
+
+    def test_policies(self, keyservice, quota):
+        quota(policies=2)
+        for name in ('a', 'b'):
+            keyservice.policy(name=name, is_default=False)
+        detail = error(create(keyservice, name='c', is_default=False), 403,
+                       'quota_exceeded')
+        assert 'would be 3 policies' in detail and 'quota is 2' in detail
+        # Another project has its own, and a change is no further policy.
+        assert keyservice.policy(project='q')['name'] == 'web'
+        api = keyservice.member()
+        found = api.get('/v1/policies').json()['policies']
+        path = f'/v1/policies/{found[0]["id"]}'
+        assert [policy['name'] for policy in found] == ['a', 'b']
+        assert api.patch(path, headers={'If-Match': '*'}, json={
+            'policy': {'name': 'c'}}).status_code == 200
+        api.delete(path)
+        assert create(keyservice, name='a',
+                      is_default=False).status_code == 201
+        quota(policies=-1)
+        assert create(keyservice, name='d',
+                      is_default=False).status_code == 201
+        quota(policies=0)
+        error(create(keyservice, name='e', is_default=False), 403,
+              'quota_exceeded')
+
+    def test_revisions(self, keyservice, quota):
+        quota(policy_revisions=2)
+        path = f'/v1/policies/{keyservice.policy()["id"]}'
+        change = functools.partial(
+            keyservice.member().patch, path, headers={'If-Match': '*'})
+        assert change(json={'policy': {'name': 'b'}}).status_code == 200
+        detail = error(change(json={'policy': {'name': 'c'}}), 403,
+                       'quota_exceeded')
+        assert 'Make a new policy' in detail
+        # It can be withdrawn all the same.
+        assert keyservice.member().put(
+            f'{path}/revocation').status_code == 200
+
+
+def test_writes_are_recorded(either):
+    api = either.member()
+    policy = either.policy()
+    path = f'/v1/policies/{policy["id"]}'
+    api.patch(path, headers={'If-Match': '*'},
+              json={'policy': {'name': 'new'}})
+    error(api.patch(path, headers={'If-Match': '"other"'},
+                    json={'policy': {'name': 'never'}}),
+          412, 'policy_changed')
+    with either.service.database.reader() as session:
+        bodies = list(session.scalars(
+            sa.select(models.PolicyRevision.body)
+            .order_by(models.PolicyRevision.revision)))
+    api.delete(path)
+    assert recorded(either, policy['id']) == [
+        'policy.created', 'policy.updated', 'policy.deleted']
+    with either.service.database.reader() as session:
+        found = [(record.actor, json.loads(record.details))
+                 for record in session.scalars(
+                     sa.select(models.AuditRecord)
+                     .where(models.AuditRecord.subject == policy['id'])
+                     .order_by(models.AuditRecord.sequence))]
+    texts = [json.dumps(json.loads(body), sort_keys=True,
+                        separators=(',', ':')) for body in bodies]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    assert found == [('user-of-p', {
+        'name': name, 'revision': revision,
+        'content_sha256': hashes[revision - 1]})
+        for name, revision in (('web', 1), ('new', 2), ('new', 2))]
+
+
+def test_record_of_a_revision_of_an_older_release(keyservice):
+    """What a later release adds does not change what was recorded."""
+    policy = keyservice.policy()
+    with keyservice.service.database.writer() as session:
+        revision = session.scalars(sa.select(models.PolicyRevision)).one()
+        body = json.loads(revision.body)
+        del body['limits']
+        revision.body = json.dumps(body)
+    with keyservice.service.database.reader() as session:
+        found = policies.get(session, 'p', policy['id'])
+    assert found.content_sha256 == hashlib.sha256(json.dumps(
+        body, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
 def test_other_project(keyservice):

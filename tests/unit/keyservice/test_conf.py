@@ -36,5 +36,5 @@ def test_two_services_share_no_values():
 def test_sample_lists_every_group():
     groups = {getattr(group, 'name', group)
               for group, _options in opts.list_keyservice_opts()}
-    assert groups == {'api', 'launches', 'sealing', 'audit', 'secret_store',
-                      'rpc', 'trust', 'nova', 'barbican'}
+    assert groups == {'api', 'launches', 'quotas', 'sealing', 'audit',
+                      'secret_store', 'rpc', 'trust', 'nova', 'barbican'}
