@@ -139,7 +139,9 @@ SECRET_STORE_OPTS = [
         'driver',
         default='barbican',
         help='Entry point of the namespace nova_sev_attest.secret_stores '
-             'that names the store of the owners\' secrets.'),
+             'that names the store of the owners\' secrets: barbican, '
+             'castellan (Vault and others, by castellan\'s own options in '
+             '[key_manager] and [vault]), or one of your own.'),
     cfg.IntOpt(
         'max_secret_size',
         default=16 * 1024, min=1, max=1024 * 1024,

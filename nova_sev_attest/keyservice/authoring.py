@@ -476,6 +476,8 @@ class Authoring:
     def _prove_readable(self, context, content):
         try:
             self._store.check_readable(content.secrets.values(), context)
+        except store_base.SecretMalformed as exc:
+            raise errors.BadRequest('secret_malformed', str(exc)) from exc
         except store_base.SecretUnavailable as exc:
             raise errors.Forbidden(
                 'secret_forbidden',

@@ -44,6 +44,10 @@ class SecretTooLarge(StoreError):
     """The secret is larger than the service reads."""
 
 
+class SecretMalformed(SecretUnavailable):
+    """The secret is there, but not in a form that the store reads."""
+
+
 class SecretStore(abc.ABC):
     """A store of secrets, each named by a UUID.
 

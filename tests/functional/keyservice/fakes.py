@@ -274,6 +274,45 @@ class Barbican(_Fake):
                 if path.endswith('/payload')]
 
 
+class Vault(_Fake):
+    """Version 2 of the KV engine of HashiCorp's Vault, mounted at secret/.
+
+    :ivar secrets: {path: what castellan stores}
+    :ivar vault_tokens: those that are good for reading
+    """
+
+    ROLE = {'role_id': 'attestation', 'secret_id': 'vault-password'}
+
+    def __init__(self):
+        super().__init__(None)
+        self.secrets = {}
+        self.vault_tokens = set()
+
+    def add(self, path, payload, **changes):
+        """Store a secret as castellan does."""
+        self.secrets[path] = {
+            'type': 'opaque', 'value': payload.hex(), 'algorithm': None,
+            'bit_length': None, 'name': None, 'created': None} | changes
+
+    def respond(self, handler, path, query, body):
+        if path == '/v1/auth/approle/login':
+            if json.loads(body) != self.ROLE:
+                handler.send(400, {'errors': ['invalid role or secret ID']})
+                return
+            token = uuid.uuid4().hex
+            self.vault_tokens.add(token)
+            handler.send(200, {'auth': {'client_token': token,
+                                        'lease_duration': 3600}})
+        elif handler.headers.get('X-Vault-Token') not in self.vault_tokens:
+            handler.send(403, {'errors': ['permission denied']})
+        elif path.removeprefix('/v1/secret/data/') in self.secrets:
+            handler.send(200, {'data': {
+                'data': self.secrets[path.removeprefix('/v1/secret/data/')],
+                'metadata': {'version': 1, 'destroyed': False}}})
+        else:
+            handler.send(404, {'errors': []})
+
+
 class Cloud:
     """The three, with the users and tokens that they agree on."""
 
