@@ -17,6 +17,9 @@ how a technology does it an attester's, and guard sees to it that nothing
 else runs a guest. Servers that are not attested take Nova's own path.
 """
 
+import contextlib
+
+from nova.compute import power_state
 from nova import exception
 from nova.virt import hardware
 from nova.virt.libvirt import driver as libvirt_driver
@@ -29,6 +32,7 @@ from nova_sev_attest.virt import attesters
 from nova_sev_attest.virt import conf
 from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import events
+from nova_sev_attest.virt import exceptions
 from nova_sev_attest.virt import faults
 from nova_sev_attest.virt import guard
 from nova_sev_attest.virt import platform_errors
@@ -47,6 +51,7 @@ LOG = logging.getLogger(__name__)
 TRANSPORTS = 'nova_sev_attest.transports'
 
 
+_ENDED = frozenset([power_state.SHUTDOWN, power_state.CRASHED])
 # Seconds that a boot waits for its last action events to be written.
 EVENTS_TIMEOUT = 2.0
 
@@ -64,6 +69,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         # Launches under way, by server; also those that were released and
         # wait for their network before Nova resumes them.
         self._launches = {}
+        # Servers that Nova will wait for, and whether they were launched.
+        self._awaited = {}
         self._watch = watch.Watch(self._host, CONF.host, self._launches)
         self._transport = None
 
@@ -114,6 +121,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                                   instance, pause, post_xml_callback)
         except Exception as failure:
             faults.raise_for_nova(failure, instance.uuid)
+        if instance.uuid in self._awaited:
+            self._awaited[instance.uuid] = True
         return launch.guest
 
     def _launch(self, context, create, domain, technology, instance, pause,
@@ -168,6 +177,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
 
     def _end(self, launch):
         self._launches.pop(launch.instance.uuid, None)
+        if launch.left:
+            self._watch.left(launch)
         launch.events.close(EVENTS_TIMEOUT)
 
     def _platform_changed(self, failure, launch):
@@ -197,6 +208,47 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             launch.run(steps.ReportRunning())
             self._end(launch)
         return guest
+
+    # Nova waits without end for a guest to be running. One that ended before
+    # it was seen so would keep its server from being deleted for ever.
+
+    def get_info(self, instance, use_cache=True):
+        """Also end Nova's wait for a guest that has ended already.
+
+        :raises AttestationFault: it was launched, and is not there any more
+        """
+        info = super().get_info(instance, use_cache=use_cache)
+        if self._awaited.get(instance.uuid) and info.state in _ENDED:
+            raise exceptions.AttestationFault(
+                instance_uuid=instance.uuid,
+                reason='its guest ended as soon as it ran')
+        return info
+
+    def spawn(self, context, instance, *args, **kwargs):
+        with self._awaiting(instance):
+            super().spawn(context, instance, *args, **kwargs)
+
+    def _hard_reboot(self, context, instance, *args, **kwargs):
+        with self._awaiting(instance):
+            super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def finish_migration(self, context, migration, instance, *args, **kwargs):
+        with self._awaiting(instance):
+            super().finish_migration(context, migration, instance, *args,
+                                     **kwargs)
+
+    def finish_revert_migration(self, context, instance, *args, **kwargs):
+        with self._awaiting(instance):
+            super().finish_revert_migration(context, instance, *args,
+                                            **kwargs)
+
+    @contextlib.contextmanager
+    def _awaiting(self, instance):
+        self._awaited[instance.uuid] = False
+        try:
+            yield
+        finally:
+            self._awaited.pop(instance.uuid, None)
 
     # What else would run vCPUs of a guest without a launch of its own. Nova
     # refuses most of it in its API; these bind the host, too.

@@ -72,6 +72,7 @@ class Launch:
     :ivar released: whether this run of the guest was marked as attested
     :ivar ran_early: set, by whoever heard of it, when the guest was resumed
         before that
+    :ivar left: whether its guest was to be destroyed and could not be
     """
 
     instance: object
@@ -98,6 +99,7 @@ class Launch:
     release: object = None
     released: bool = False
     ran_early: bool = False
+    left: bool = False
     begun: list = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
@@ -207,7 +209,8 @@ class OpenLaunch(Step):
         if launch.session is not None and not isinstance(
                 failure, client_exceptions.AttestationDenied):
             _report(launch, 'failed', str(failure) or type(failure).__name__)
-        launch.records.close(launch.instance.uuid, launch.identity.id)
+        if not launch.left:
+            launch.records.close(launch.instance.uuid, launch.identity.id)
 
 
 class StartPaused(Step):
@@ -225,15 +228,16 @@ class StartPaused(Step):
     def revert(self, launch, failure):
         """Destroy the guest before it runs; Nova undefines it.
 
-        Looked up anew: the start may have failed after the guest ran.
+        Looked up anew: the start may have failed after the guest ran. Where
+        libvirt is gone, the guest is left for later; see watch.
         """
-        try:
+        launch.left = True
+        with contextlib.suppress(exception.InstanceNotFound):
             guest = launch.host.get_guest(launch.instance)
-        except exception.InstanceNotFound:
-            return
-        if guest.is_active():
-            guest.poweroff()
-            launch.log('guest destroyed')
+            if guest.is_active():
+                guest.poweroff()
+                launch.log('guest destroyed')
+        launch.left = False
 
 
 class SendEvidence(Step):

@@ -19,7 +19,8 @@ not released in this run is destroyed, and it is written down: in the log, as
 an instance action of the server, and as the error notification of a power-off.
 What libvirt did not tell, for nova-compute was not there to hear it, is
 noticed at the next look: when nova-compute starts, and with every update of
-its resources, once a minute.
+its resources, once a minute. So is a guest whose launch failed and that could
+not be destroyed then, for libvirt was gone.
 
 A reset from outside (``virsh reset``) goes the way of one from inside:
 ``on_reboot`` is ``destroy``, and the domain stops.
@@ -59,6 +60,11 @@ class Watch:
         self._host = host
         self._host_name = host_name
         self._launches = launches
+        self._left = {}
+
+    def left(self, launch):
+        """Take over a launch whose guest could not be destroyed."""
+        self._left[launch.instance.uuid] = launch
 
     def heard(self, event):
         """Take note of an event of libvirt's.
@@ -80,10 +86,26 @@ class Watch:
     def look(self):
         """Look at every domain that is active.
 
-        :returns: UUIDs of the servers whose domains were destroyed
+        :returns: UUIDs of the servers whose domains were destroyed, for they
+            ran unattested
         """
+        for launch in list(self._left.values()):
+            self._destroy_left(launch)
         return [guest.uuid for guest in self._host.list_guests()
                 if self._stop_if_unattested(guest)]
+
+    def _destroy_left(self, launch):
+        uuid = launch.instance.uuid
+        guest = self._host.find_guest(uuid)
+        found = None if guest is None else guest.launch_marker()
+        # By now it may be a domain of another launch.
+        if (found is not None and found.launch_id == launch.identity.id and
+                guest.is_active()):
+            guest.poweroff()
+            LOG.warning('Server %s: its launch had failed; its guest is '
+                        'destroyed.', uuid)
+        launch.records.close(uuid, launch.identity.id)
+        del self._left[uuid]
 
     def _look_at(self, uuid):
         try:

@@ -12,6 +12,7 @@
 
 import contextlib
 import types
+from unittest import mock
 
 from nova.compute import power_state
 from nova import exception
@@ -365,3 +366,21 @@ def test_action_event_tells_why(world):
     name, told = world.launch.events.log[-1]
     assert name == 'sev_attest_measurement'
     assert 'The initrd differs.' in told and len(told) <= 255
+
+
+def test_guest_that_cannot_be_destroyed_is_left_for_later(world):
+    world.run(*TO_RELEASE)
+    world.host.get_guest = mock.Mock(
+        side_effect=exception.HypervisorUnavailable(host='host'))
+    world.launch.revert(ValueError('late'))
+    assert world.launch.left
+    assert world.log[-1][2] == 'failed'
+    record, = world.launch.records.left()
+    assert record.identity.id == world.launch.identity.id
+
+
+def test_guest_that_is_destroyed_is_not_left(world):
+    world.run(*TO_RELEASE)
+    world.launch.revert(ValueError('late'))
+    assert not world.launch.left
+    assert not world.launch.records.left()

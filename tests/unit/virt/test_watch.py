@@ -183,3 +183,50 @@ def test_stand_ins_are_left_alone(written):
     assert make(stand_in).look() == []
     assert not isinstance(stand_in, guard.GuardedGuest)
     stand_in.poweroff.assert_not_called()
+
+
+def left_over(launch_id='launch'):
+    launch = mock.Mock()
+    launch.instance.uuid = fakes.UUID
+    launch.identity.id = launch_id
+    return launch
+
+
+@pytest.mark.parametrize('state', [power_state.PAUSED, power_state.RUNNING])
+@pytest.mark.parametrize('mark', ['pending', 'released'])
+def test_guest_of_a_failed_launch_is_destroyed_at_the_next_look(
+        state, mark):
+    guest = make_guest(state, mark)
+    guest.poweroff = mock.Mock()
+    watching = watch.Watch(Host(guest), 'host', {})
+    launch = left_over()
+    watching.left(launch)
+    watching._destroy_left(launch)
+    guest.poweroff.assert_called_once_with()
+    launch.records.close.assert_called_once_with(fakes.UUID, 'launch')
+
+
+def test_guest_of_a_later_launch_stays():
+    guest = make_guest(power_state.RUNNING, 'released')
+    guest.poweroff = mock.Mock()
+    watching = watch.Watch(Host(guest), 'host', {})
+    launch = left_over('earlier')
+    watching.left(launch)
+    assert watching.look() == []
+    guest.poweroff.assert_not_called()
+    launch.records.close.assert_called_once_with(fakes.UUID, 'earlier')
+    watching.look()
+    launch.records.close.assert_called_once()
+
+
+def test_guest_is_not_forgotten_while_libvirt_is_gone():
+    watching = watch.Watch(Host(), 'host', {})
+    launch = left_over()
+    watching.left(launch)
+    watching._host.find_guest = mock.Mock(
+        side_effect=exception.InternalError('gone'))
+    with pytest.raises(exception.InternalError):
+        watching.look()
+    watching._host.find_guest = lambda uuid: None
+    watching.look()
+    launch.records.close.assert_called_once()
