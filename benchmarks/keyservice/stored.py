@@ -87,7 +87,8 @@ def fill(url, number):
     changed = {
         'id': _NEW_ID[kind], 'server_id': _NEW_ID[kind],
         'project_id': _PROJECT[kind], 'evidence_fingerprint':
-            _NEW_SHA256[kind], 'token_hash': _NEW_SHA256[kind]} | {
+            _NEW_SHA256[kind], 'token_hash': _NEW_SHA256[kind],
+        'session_nonce': 'NULL'} | {
         name: _EARLIER[kind].format(name)
         for name in ('created_at', 'updated_at')}
     columns = [column.name for column in models.Launch.__table__.columns]

@@ -30,8 +30,10 @@ from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice.audit import chain
 from nova_sev_attest.keyservice.audit import keys as audit_keys
 from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.engine import expiring
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice import sealing
+from nova_sev_attest.keyservice import service as keyservice
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.trust import files
 from nova_sev_attest.trust import kds
@@ -39,8 +41,12 @@ from nova_sev_attest.trust import roots
 
 
 def _launch_expire(conf, args):
-    with db_api.Database(conf).writer() as session:
-        count = launches.expire(session)
+    database = db_api.Database(conf)
+    expirer = expiring.Expiring(database,
+                                keyservice.make_journal(conf, database))
+    count = 0
+    while found := expirer.sweep():
+        count += found
     print(f'{count} launches expired.')
     return 0
 

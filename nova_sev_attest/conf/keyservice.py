@@ -43,6 +43,19 @@ API_OPTS = [
         default=1000, min=1,
         help='Most items that one page of a collection holds, whatever '
              'the request\'s limit asks for.'),
+    cfg.IntOpt(
+        'max_wait',
+        default=30, min=0, max=300,
+        help='Most seconds that a compute host\'s request may wait for the '
+             'owner of a launch before it is answered with 202 and sent '
+             'again. Less than the time-outs of the proxy before the '
+             'service.'),
+    cfg.IntOpt(
+        'max_waiting',
+        default=6, min=1,
+        help='How many requests of one process may wait for owners at the '
+             'same time; more are answered with 202 at once. Each holds a '
+             'thread: keep it below the threads of a worker.'),
 ]
 
 LAUNCHES_OPTS = [
@@ -53,6 +66,12 @@ LAUNCHES_OPTS = [
              'which its transport keys are destroyed when no evidence that '
              'verifies has come. Must exceed the launch_timeout of the '
              'compute hosts.'),
+    cfg.IntOpt(
+        'owner_expiry',
+        default=900, min=1, max=604800,
+        help='Seconds that the owner has, each time that a launch waits for '
+             'the owner\'s session, secret or approval. Hosts may give up '
+             'earlier: see their owner_timeout.'),
     cfg.FloatOpt(
         'diagnosis_seconds',
         default=2.0, min=0, max=60,
@@ -266,8 +285,9 @@ def register_opts(conf):
 
 
 def longest_launch(conf):
-    """Seconds that a launch can be open at most."""
-    return conf.launches.expiry
+    """Seconds that a launch can need its sealed keys at most."""
+    # For the evidence, and then for its owner's approval.
+    return conf.launches.expiry + conf.launches.owner_expiry
 
 
 def load(args=(), config_files=None):

@@ -29,6 +29,7 @@ from nova_sev_attest.keyservice import context
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.handlers import firmwares
 from nova_sev_attest.keyservice.handlers import launches
+from nova_sev_attest.keyservice.handlers import owned_launches
 from nova_sev_attest.keyservice.handlers import platforms
 from nova_sev_attest.keyservice.handlers import policies
 from nova_sev_attest.keyservice.handlers import root
@@ -182,6 +183,16 @@ def _api(service):
                   launches.Evidence(service))
     api.add_route('/v1/launches/{launch_id}/outcome',
                   launches.Outcome(service))
+    api.add_route('/v1/launches/{launch_id}/certificates',
+                  owned_launches.Certificates(service))
+    api.add_route('/v1/launches/{launch_id}/session',
+                  owned_launches.Session(service))
+    api.add_route('/v1/launches/{launch_id}/secret',
+                  owned_launches.Secret(service))
+    api.add_route('/v1/launches/{launch_id}/decision',
+                  owned_launches.Decision(service))
+    api.add_route('/v1/launches/{launch_id}/events',
+                  owned_launches.Events(service))
     return api
 
 

@@ -64,7 +64,8 @@ class ServerReader:
         :raises NotFound: Nova has no such server
         :raises Unavailable: Nova cannot be asked, or shows too little
         """
-        answer = self._get(f'/servers/{uuid.UUID(server_id)}', server_id)
+        answer = self._get(f'/servers/{uuid.UUID(server_id)}',
+                           f'server {server_id}')
         try:
             server = answer['server']
             found, project = server['id'], server['tenant_id']
@@ -95,7 +96,8 @@ class ServerReader:
         if server.host == host:
             return True
         answer = self._get(
-            f'/os-migrations?instance_uuid={server.id}', server.id)
+            f'/os-migrations?instance_uuid={server.id}',
+            f'server {server.id}')
         try:
             return any(
                 migration['dest_compute'] == host
@@ -105,24 +107,36 @@ class ServerReader:
         except (KeyError, TypeError):
             raise _unusable('not a list of migrations') from None
 
-    def _get(self, path, server_id):
+    def aggregates_of(self, host):
+        """Names of the host aggregates that a compute host is in, a set.
+
+        :raises Unavailable: Nova cannot be asked
+        """
+        answer = self._get('/os-aggregates', f'the aggregates of {host}')
+        try:
+            return {aggregate['name'] for aggregate in answer['aggregates']
+                    if host in aggregate['hosts']}
+        except (KeyError, TypeError):
+            raise _unusable('not a list of aggregates') from None
+
+    def _get(self, path, what):
         try:
             response = self._adapter.get(path, raise_exc=False,
                                          redirect=False)
         except ksa_exc.ClientException as exc:
             raise errors.Unavailable(
                 'compute_unavailable',
-                f'Nova cannot be asked for server {server_id}: '
+                f'Nova cannot be asked for {what}: '
                 f'{type(exc).__name__}.') from exc
         if response.status_code == 404:
             raise errors.NotFound('server_not_found',
-                                  f'Nova has no server {server_id}.')
+                                  f'Nova has no {what}.')
         if response.status_code != 200:
             raise errors.Unavailable(
                 'compute_unavailable',
-                f'Nova answers {response.status_code} for server '
-                f'{server_id}; the user of the group [nova] needs a role '
-                f'that may see servers of all projects.')
+                f'Nova answers {response.status_code} for {what}; the user '
+                f'of the group [nova] needs a role that may see servers of '
+                f'all projects and host aggregates.')
         try:
             return response.json()
         except ValueError:

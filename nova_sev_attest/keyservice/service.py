@@ -63,7 +63,7 @@ class Service:
             conf=conf, database=self.database, journal=self.journal,
             store=store, servers=servers.ServerReader(conf), keys=keys,
             anchors=anchors, chips=chips.from_conf(conf.trust, anchors),
-            sightings=sightings.Sightings(self.database)))
+            sightings=sightings.Sightings(self.database, self.journal)))
 
 
 def make_journal(conf, database):

@@ -18,6 +18,7 @@ from oslo_utils import timeutils
 
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice.objects import platforms
+from nova_sev_attest.trust import roots
 
 LOG = logging.getLogger(__name__)
 
@@ -26,10 +27,13 @@ class Sightings:
     """Record of platforms; not part of any decision.
 
     :param database: Database
+    :param journal: Journal; told when a platform verified that is new to a
+        project, or is not what it was
     """
 
-    def __init__(self, database):
+    def __init__(self, database, journal):
         self._db = database
+        self._journal = journal
 
     def began(self, launch):
         """A launch was begun: its platform's certificates verified.
@@ -71,12 +75,8 @@ class Sightings:
             chip=launch.platform_chip, **more)
 
     def _record(self, sighting):
-        now = timeutils.utcnow()
         try:
-            with self._db.reader() as session:
-                if not platforms.is_news(session, sighting, now):
-                    return
-            self._write(sighting, now)
+            self._keep(sighting, timeutils.utcnow())
         except db_exc.DBError as exc:
             # The launch was decided; its record says the same.
             LOG.warning('What was seen of the platform of host %(host)s is '
@@ -85,13 +85,33 @@ class Sightings:
                             'type': type(exc).__name__})
 
     @db_api.retried
-    def _write(self, sighting, now):
+    def _keep(self, sighting, now):
         try:
-            self._write_once(sighting, now)
+            self._keep_once(sighting, now)
         except db_exc.DBDuplicateEntry:
             # Another launch saw it first; the row is there now.
-            self._write_once(sighting, now)
+            self._keep_once(sighting, now)
 
-    def _write_once(self, sighting, now):
-        with self._db.writer() as session:
-            platforms.record(session, sighting, now)
+    def _keep_once(self, sighting, now):
+        with self._db.reader() as session:
+            if not platforms.is_news(session, sighting, now):
+                return
+            told = platforms.is_new_or_changed(session, sighting)
+        with self._journal.writer() as entry:
+            platforms.record(entry.session, sighting, now)
+            if told:
+                entry.record(
+                    'platform.verified', sighting.project_id,
+                    subject=sighting.platform_id, host=sighting.host,
+                    generation=_generation(sighting.root),
+                    platform_root=sighting.root,
+                    platform_api='{}.{}'.format(*sighting.api),
+                    platform_cek_sha256=sighting.cek.hex(),
+                    chip_id=sighting.chip, emulated=sighting.emulated)
+
+
+def _generation(root):
+    """The generation that a root is of, None where it is not AMD's."""
+    if root not in roots.AMD_ROOTS:
+        return None
+    return root.removeprefix('amd-')

@@ -33,6 +33,7 @@ _TABLE = {
 Uuid = sa.String(36)
 ProjectId = sa.String(64)
 Sha256 = sa.LargeBinary(32).with_variant(mysql.BINARY(32), 'mysql', 'mariadb')
+Nonce = sa.LargeBinary(16).with_variant(mysql.BINARY(16), 'mysql', 'mariadb')
 Time = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql', 'mariadb')
 Blob = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), 'mysql', 'mariadb')
 # 2026-11-24T03:43:00.000000Z
@@ -161,6 +162,7 @@ class Launch(Base):
         sa.Index('launches_policy_id_status_idx', 'policy_id', 'status'),
         sa.Index('launches_evidence_fingerprint_idx',
                  'evidence_fingerprint'),
+        sa.Index('launches_session_nonce_idx', 'session_nonce', unique=True),
         _TABLE)
 
     id = sa.Column(Uuid, primary_key=True)
@@ -200,6 +202,8 @@ class Launch(Base):
     policy_word = sa.Column(sa.BigInteger)
     dh_cert = sa.Column(Blob)
     session = sa.Column(Blob)
+    # The session's first 16 bytes, which no other launch may have.
+    session_nonce = sa.Column(Nonce)
     # NULL once the keys are destroyed.
     sealed_keys = sa.Column(Blob)
     sealing_key_id = sa.Column(sa.String(32))

@@ -13,13 +13,19 @@
 """Launches, from the session to the outcome.
 
 Joins the launch core, the database, Nova and the secret store. What is
-decided, is decided by the core; what must happen once, happens in one
-statement of objects/launches.py.
+decided, is decided by the core or by the launch's owner; what must happen
+once, happens in one statement of objects/launches.py; and what happened, is
+said to the journal in the transaction that made it so.
 """
 
 from nova_sev_attest.keyservice.engine import beginning
+from nova_sev_attest.keyservice.engine import deciding
 from nova_sev_attest.keyservice.engine import ending
+from nova_sev_attest.keyservice.engine import expiring
+from nova_sev_attest.keyservice.engine import lookup
+from nova_sev_attest.keyservice.engine import owning
 from nova_sev_attest.keyservice.engine import verifying
+from nova_sev_attest.keyservice.engine import waiting
 
 
 class Engine:
@@ -31,7 +37,12 @@ class Engine:
     def __init__(self, parts):
         self._beginning = beginning.Beginning(parts)
         self._verifying = verifying.Verifying(parts)
+        self._owning = owning.Owning(parts)
+        self._deciding = deciding.Deciding(parts)
         self._ending = ending.Ending(parts)
+        self._expiring = expiring.Expiring(parts.database, parts.journal)
+        self._lookup = lookup.Lookup(parts)
+        self._waiting = waiting.Waiting(parts)
 
     def create(self, launch_id, token, request):
         """See Beginning.create()."""
@@ -48,6 +59,37 @@ class Engine:
         self.sweep()
         return self._ending.outcome(launch_id, token, status, reason)
 
+    def wait(self, launch, seconds):
+        """See Waiting.wait()."""
+        return self._waiting.wait(launch, seconds)
+
+    def certificates(self, project_id, launch_id):
+        """See Owning.certificates()."""
+        return self._owning.certificates(project_id, launch_id)
+
+    def show_evidence(self, project_id, launch_id):
+        """See Owning.evidence()."""
+        return self._owning.evidence(project_id, launch_id)
+
+    def upload_session(self, project_id, launch_id, uploaded):
+        """See Owning.session()."""
+        self.sweep()
+        return self._owning.session(project_id, launch_id, uploaded)
+
+    def upload_secret(self, context, launch_id, uploaded):
+        """See Owning.secret()."""
+        self.sweep()
+        return self._owning.secret(context, launch_id, uploaded)
+
+    def decide(self, context, launch_id, action, reason):
+        """See Deciding.decide()."""
+        self.sweep()
+        return self._deciding.decide(context, launch_id, action, reason)
+
+    def events(self, project_id, launch_id):
+        """See Lookup.events()."""
+        return self._lookup.events(project_id, launch_id)
+
     def sweep(self):
-        """See Ending.sweep()."""
-        return self._ending.sweep()
+        """See Expiring.sweep()."""
+        return self._expiring.sweep()

@@ -13,15 +13,16 @@
 """The beginning of launches: from the request to the session."""
 
 import dataclasses
-import datetime
 import hmac
 import uuid
 
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
-from oslo_utils import timeutils
 
 from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.engine import details
+from nova_sev_attest.keyservice.engine import limiting
+from nova_sev_attest.keyservice.engine import lookup
 from nova_sev_attest.keyservice.engine import platforms
 from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
@@ -35,7 +36,12 @@ from nova_sev_attest.launch import policy as launch_policy
 
 LOG = logging.getLogger(__name__)
 
-_INSERT_ATTEMPTS = 5
+# How many launches of one server may be faster than a request.
+_INSERT_ATTEMPTS = 20
+
+
+class _Overtaken(Exception):
+    """The server's open launch changed since it was looked at."""
 
 
 class Beginning:
@@ -43,9 +49,11 @@ class Beginning:
 
     def __init__(self, parts):
         self._parts = parts
+        self._lookup = lookup.Lookup(parts)
         self._platforms = platforms.Platforms(parts)
-        self._expiry = datetime.timedelta(
-            seconds=parts.conf.launches.expiry)
+        self._limiting = limiting.Limiting(parts)
+        self._expiry = parts.conf.launches.expiry
+        self._owner_expiry = parts.conf.launches.owner_expiry
 
     def create(self, launch_id, token, request):
         """Begin a launch, or give the session that it began with.
@@ -53,7 +61,8 @@ class Beginning:
         :param launch_id: UUID as text
         :param token: the launch token as text
         :param request: the launch of the request body, as documented
-        :returns: (Launch, whether it is new)
+        :returns: (Launch, whether it is new); it has no session while it
+            waits for its owner's
         :raises ServiceError: the launch is refused
         """
         fingerprint = requests.fingerprint(request)
@@ -62,7 +71,7 @@ class Beginning:
             launch = launches.find(session, launch_id)
         if launch is None:
             launch = self._begin(launch_id, token_hash, fingerprint, request)
-            if self._insert(launch):
+            if launch is not None:
                 self._parts.sightings.began(launch)
                 LOG.info(
                     'Launch %(id)s of server %(server)s on host %(host)s '
@@ -71,9 +80,9 @@ class Beginning:
                      'host': launch.host, 'policy': launch.policy_id,
                      'revision': launch.policy_revision})
                 return launch, True
-            # The same request came twice at once, and the other was first.
-            with self._parts.database.reader() as session:
-                launch = launches.get(session, launch_id)
+        # Begun before; or the same request came twice at once, and the other
+        # was first.
+        launch = self._lookup.find(launch_id)
         if not (hmac.compare_digest(launch.token_hash, token_hash)
                 and hmac.compare_digest(launch.request_fingerprint,
                                         fingerprint)):
@@ -83,12 +92,15 @@ class Beginning:
                 'another request; every boot needs a new id.')
         if launch.status == launches.DENIED and launch.session is None:
             raise requests.denied(launch)
-        if launch.status in (launches.EXPIRED, launches.DENIED,
-                             launches.SUPERSEDED, launches.FAILED):
+        if not (launch.is_open or launch.is_released):
             raise requests.closed(launch)
         return launch, False
 
     def _begin(self, launch_id, token_hash, fingerprint, request):
+        """Begin a launch.
+
+        :returns: Launch, None when one with its id was begun meanwhile
+        """
         try:
             self._parts.keys.check()
         except sealing.SealingError as exc:
@@ -98,24 +110,25 @@ class Beginning:
                 'The key service has no usable sealing key; its operator '
                 'must run "nova-sev-attest-manage sealing-key create".'
             ) from exc
+        shown = launches.Certificates(
+            requests.decode(request['platform']['pdh'],
+                            'platform_malformed', 'PDH certificate'),
+            requests.decode(request['platform']['cert_chain'],
+                            'platform_malformed', 'certificate chain'),
+            None)
         try:
             certificates = chain.PlatformCertificates.from_libvirt(
-                requests.decode(request['platform']['pdh'],
-                                'platform_malformed', 'PDH certificate'),
-                requests.decode(request['platform']['cert_chain'],
-                                'platform_malformed', 'certificate chain'))
+                shown.pdh, shown.cert_chain)
         except launch_errors.FormatError as exc:
             raise errors.BadRequest(
                 'platform_malformed',
                 f'The host\'s platform certificates are malformed: '
                 f'{exc}') from exc
         server = self._parts.servers.get(request['server_id'])
-        now = timeutils.utcnow()
         launch = launches.Launch(
             id=launch_id, server_id=server.id, project_id=server.project_id,
             host=request['host'], technology=request['technology'],
-            status=launches.SESSION_ISSUED, created_at=now, updated_at=now,
-            expires_at=now + self._expiry, token_hash=token_hash,
+            status=launches.SESSION_ISSUED, token_hash=token_hash,
             request_fingerprint=fingerprint)
         try:
             if not self._parts.servers.is_on(server, request['host']):
@@ -125,30 +138,44 @@ class Beginning:
                     f'nor on its way there.')
             policy = self._select_policy(server)
             launch = dataclasses.replace(
-                launch, policy_id=policy.id, policy_revision=policy.revision)
-            platform = self._platforms.admit(
+                launch, policy_id=policy.id, policy_revision=policy.revision,
+                verifier=policy.content.verifier,
+                approval=policy.content.approval)
+            self._limiting.check(launch)
+            platform, signed_cek = self._platforms.admit(
                 request, policy.content, certificates, server.project_id)
+            return self._insert(
+                self._with_session(launch, platform, policy.content),
+                dataclasses.replace(shown, signed_cek=signed_cek))
         except errors.Denied as denial:
             self._refuse(launch, denial)
             raise
-        issued = machine.begin(
-            platform, uuid.UUID(launch_id),
-            launch_policy.LaunchPolicy.for_technology(
-                launch.technology, policy.content.min_api))
+
+    def _with_session(self, launch, platform, content):
+        """A launch with its platform and, unless it is the owner's, session.
+
+        :param platform: VerifiedPlatform
+        """
+        word = launch_policy.LaunchPolicy.for_technology(
+            launch.technology, content.min_api)
+        launch = dataclasses.replace(
+            launch, platform_root=platform.anchor_name,
+            platform_emulated=platform.emulated, platform_api=platform.api,
+            platform_cek=platform.cek_fingerprint,
+            platform_chip=platform.chip_id and platform.chip_id.hex(),
+            policy_word=word.word)
+        if launch.verifier == policies.OWNER:
+            return dataclasses.replace(launch,
+                                       status=launches.AWAITING_SESSION)
+        issued = machine.begin(platform, uuid.UUID(launch.id), word)
         key_id, sealed = self._parts.keys.seal(
             issued.keys.tek + issued.keys.tik,
-            sealing.associated_data(launch_id, server.id, server.project_id))
+            sealing.associated_data(launch.id, launch.server_id,
+                                    launch.project_id))
         return dataclasses.replace(
-            launch, platform_root=issued.platform.anchor_name,
-            platform_emulated=issued.platform.emulated,
-            platform_api=issued.platform.api,
-            platform_cek=issued.platform.cek_fingerprint,
-            platform_chip=platform.chip_id and platform.chip_id.hex(),
-            policy_word=issued.policy.word, dh_cert=issued.godh_certificate,
-            session=issued.session, sealed_keys=sealed,
-            sealing_key_id=key_id)
+            launch, dh_cert=issued.godh_certificate, session=issued.session,
+            sealed_keys=sealed, sealing_key_id=key_id)
 
-    @db_api.retried
     def _refuse(self, launch, denial):
         """Keep the record of a launch that does not begin."""
         LOG.warning('A launch of server %(server)s on host %(host)s is '
@@ -156,33 +183,57 @@ class Beginning:
                     {'server': launch.server_id, 'host': launch.host,
                      'detail': denial.detail})
         try:
-            with self._parts.database.writer() as session:
-                launches.record_refused(session, dataclasses.replace(
-                    launch, status=launches.DENIED, reason_code=denial.code,
-                    reason_detail=denial.detail))
+            self._record_refused(dataclasses.replace(
+                launch, status=launches.DENIED, reason_code=denial.code,
+                reason_detail=denial.detail, reason_owner=denial.owner))
         except db_exc.DBDuplicateEntry:
             LOG.info('Launch %s has a record already.', launch.id)
 
-    def _insert(self, launch):
-        """Store a launch; returns False when its id is there already."""
-        for attempt in range(_INSERT_ATTEMPTS):
+    @db_api.retried
+    def _record_refused(self, launch):
+        with self._parts.journal.writer() as entry:
+            launch = launches.record_refused(entry.session, launch)
+            entry.record_launch('launch.denied', launch,
+                                reason_code=launch.reason_code)
+
+    def _insert(self, launch, shown):
+        """Store a launch, in the place of the server's open one.
+
+        :returns: Launch, None when its id is there already
+        :raises Denied: the policy was withdrawn at this very moment
+        """
+        for _ in range(_INSERT_ATTEMPTS):
             try:
-                self._insert_once(launch)
-                return True
-            except db_exc.DBDuplicateEntry:
+                return self._insert_once(launch, shown)
+            except (_Overtaken, db_exc.DBDuplicateEntry):
                 with self._parts.database.reader() as session:
                     if launches.find(session, launch.id) is not None:
-                        return False
+                        return None
                 # Another launch of the server came at this very moment;
                 # the next attempt supersedes it.
-        raise errors.Conflict(
-            'launch_conflict',
-            'Several launches of this server begin at once; try again.')
+        raise requests.busy()
 
     @db_api.retried
-    def _insert_once(self, launch):
-        with self._parts.database.writer() as session:
-            launches.create(session, launch)
+    def _insert_once(self, launch, shown):
+        with self._parts.database.reader() as session:
+            old = launches.find_open(session, launch.server_id)
+        with self._parts.journal.writer() as entry:
+            if old is not None:
+                if old.id == launch.id or not launches.supersede(
+                        entry.session, old):
+                    raise _Overtaken
+                entry.record_launch(
+                    'launch.superseded', old, superseded_by=launch.id,
+                    reason_code='attestation.superseded')
+            launch = launches.create(
+                entry.session, launch, shown,
+                self._owner_expiry if launch.waiting_for else self._expiry)
+            if not policies.hold(entry.session, launch.policy_id):
+                raise errors.Denied('policy_revoked',
+                                    'The launch\'s policy is revoked.')
+            entry.record_launch(f'launch.{launch.status}', launch,
+                                **details.of_platform(launch))
+        return launch
 
     def _select_policy(self, server):
         with self._parts.database.reader() as session:

@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The end of launches: the host's word, or the end of their time."""
-
-from oslo_log import log as logging
+"""The end of launches, in the host's word."""
 
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice.engine import lookup
+from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.objects import launches
 
-LOG = logging.getLogger(__name__)
+_ATTEMPTS = 5
 
 
 class Ending:
@@ -29,7 +28,6 @@ class Ending:
         self._parts = parts
         self._lookup = lookup.Lookup(parts)
 
-    @db_api.retried
     def outcome(self, launch_id, token, status, reason):
         """Record what the host says of the end of a launch.
 
@@ -38,30 +36,29 @@ class Ending:
         :returns: Launch
         :raises Conflict: the launch is not where it could end like that
         """
-        launch = self._lookup.authenticate(launch_id, token)
-        with self._parts.database.writer() as session:
-            if status == launches.RUNNING:
-                changed = launches.run(session, launch.id)
-            else:
-                changed = launches.fail(
-                    session, launch.id, reason or 'The host gave no reason.')
-        launch = self._lookup.authenticate(launch_id, token)
-        closed = launch.status in (launches.DENIED, launches.EXPIRED,
-                                   launches.SUPERSEDED)
-        if changed or launch.status == status or (
-                closed and status == launches.FAILED):
-            return launch
-        raise errors.Conflict(
-            'launch_conflict',
-            f'The launch is {launch.status} and cannot become {status}.')
+        for _ in range(_ATTEMPTS):
+            launch = self._lookup.authenticate(launch_id, token)
+            closed = launch.status in (launches.DENIED, launches.EXPIRED,
+                                       launches.SUPERSEDED)
+            if launch.status == status or (
+                    closed and status == launches.FAILED):
+                return launch
+            if launch.status != launches.RELEASED and not (
+                    launch.is_open and status == launches.FAILED):
+                raise errors.Conflict(
+                    'launch_conflict',
+                    f'The launch is {launch.status} and cannot become '
+                    f'{status}.')
+            self._end(launch, status, reason)
+        raise requests.busy()
 
     @db_api.retried
-    def sweep(self):
-        """Expire launches whose time is over; returns how many."""
-        with self._parts.database.reader() as session:
-            if not launches.count_overdue(session):
-                return 0
-        with self._parts.database.writer() as session:
-            count = launches.expire(session)
-        LOG.info('%d launches expired.', count)
-        return count
+    def _end(self, launch, status, reason):
+        with self._parts.journal.writer() as entry:
+            if status == launches.RUNNING:
+                if launches.run(entry.session, launch):
+                    entry.record_launch('launch.running', launch)
+            elif launches.fail(entry.session, launch,
+                               reason or 'The host gave no reason.'):
+                entry.record_launch('launch.failed', launch,
+                                    reason_code='attestation.host_failed')

@@ -14,9 +14,14 @@
 
 import hmac
 
+from nova_sev_attest.keyservice.engine import expiring
 from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice.objects import audit
 from nova_sev_attest.keyservice.objects import launches
+
+#: Events that are shown of a launch; it has a few dozen at most.
+_MAX_EVENTS = 1000
 
 
 class Lookup:
@@ -24,14 +29,51 @@ class Lookup:
 
     def __init__(self, parts):
         self._parts = parts
+        self._expiring = expiring.Expiring(parts.database,
+                                           parts.journal)
 
     def authenticate(self, launch_id, token):
-        """The launch, to who knows its token."""
-        with self._parts.database.reader() as session:
-            launch = launches.get(session, launch_id)
+        """The launch, to who knows its token.
+
+        :raises NotFound: there is none
+        :raises Forbidden: the token is another one
+        """
+        launch = self.find(launch_id)
         if not hmac.compare_digest(launch.token_hash,
                                    requests.hash_token(token)):
             raise errors.Forbidden(
                 'launch_token_mismatch',
                 'The launch was begun with another token.')
         return launch
+
+    def owned(self, project_id, launch_id):
+        """The launch, to its project.
+
+        :raises NotFound: the project has no such launch
+        """
+        return self.find(launch_id, project_id)
+
+    def find(self, launch_id, project_id=None):
+        """The launch; one whose time is over is closed.
+
+        :param project_id: the project that it must belong to; None: any
+        :raises NotFound: there is none, or it is another project's
+        """
+        with self._parts.database.reader() as session:
+            launch = launches.get(session, launch_id, project_id)
+        if not launch.is_overdue:
+            return launch
+        self._expiring.expire([launch])
+        with self._parts.database.reader() as session:
+            return launches.get(session, launch_id, project_id)
+
+    def events(self, project_id, launch_id):
+        """What became of a launch of a project.
+
+        :returns: list of audit.chain.Record, oldest first
+        :raises NotFound: the project has no such launch
+        """
+        with self._parts.database.reader() as session:
+            launches.get(session, launch_id, project_id)
+            return audit.of_subject(session, project_id, launch_id,
+                                    _MAX_EVENTS)

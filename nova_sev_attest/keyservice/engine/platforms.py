@@ -47,7 +47,8 @@ class Platforms:
         """Hold a host to a policy.
 
         :param project_id: the project whose policy it is
-        :returns: VerifiedPlatform
+        :returns: (VerifiedPlatform, the CEK that AMD signed as bytes where
+            it took the place of the host's, else None)
         :raises Denied: the policy does not allow it
         """
         if request['technology'] not in content.technologies:
@@ -57,10 +58,11 @@ class Platforms:
                 f'{request["technology"]}.')
         trusted, platform = wanted(content), None
         try:
-            platform = self._identify(
-                request, certificates, trusted.needs_chip).verify(
-                    [anchor for anchor in self._parts.anchors
-                     if anchor.name in content.trusted_roots])
+            certificates = self._identify(request, certificates,
+                                          trusted.needs_chip)
+            platform = certificates.verify(
+                [anchor for anchor in self._parts.anchors
+                 if anchor.name in content.trusted_roots])
             trusted.admit(platform)
         except launch_errors.VerificationError as exc:
             code = (exc.code
@@ -70,7 +72,8 @@ class Platforms:
             self._parts.sightings.refused(request['host'], project_id,
                                           denial, platform)
             raise denial from exc
-        return platform
+        signed = certificates.chip_id and certificates.cek.to_bytes()
+        return platform, signed
 
     def _identify(self, request, certificates, needed):
         """Put the CEK that AMD signed for the chip in the host's place.

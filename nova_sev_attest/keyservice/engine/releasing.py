@@ -16,10 +16,21 @@ import uuid
 
 from oslo_log import log as logging
 
+from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.engine import details
+from nova_sev_attest.keyservice.engine import limiting
 from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice import limits
+from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.keyservice.stores import base as store_base
+from nova_sev_attest.launch import errors as launch_errors
 
 LOG = logging.getLogger(__name__)
+
+
+class _NotInForce(Exception):
+    """The policy does not let the transaction release."""
 
 
 class Releasing:
@@ -27,8 +38,76 @@ class Releasing:
 
     def __init__(self, parts):
         self._parts = parts
+        self._limiting = limiting.Limiting(parts)
 
-    def fetch(self, content, project_id):
+    def pack(self, launch, verified, area, **values):
+        """Release the policy's secrets to a launch that verified.
+
+        :param launch: Launch whose evidence it was
+        :param verified: the launch core's Verified
+        :param area: the secret area of the firmware that was measured
+        :param values: decided_by, where the owner approved
+        :returns: whether this call released; another request may have, or
+            closed the launch
+        :raises Denied: the launch is to be closed
+        :raises Unavailable: the secrets cannot be fetched now
+        """
+        content = self._limiting.check(launch).content
+        secrets = self._fetch(content, launch.project_id)
+        try:
+            released = verified.release(secrets, area)
+        except launch_errors.SecretTooLarge as exc:
+            raise errors.Denied('secret_too_large', str(exc)) from exc
+        packet = released.packet and launches.Release(
+            released.packet.header, released.packet.data, released.gpa)
+        return self.release(
+            launch, content, packet, verdict=released.claims,
+            secrets=sorted(content.secrets.values()), **values)
+
+    def release(self, launch, content, packet, secrets=None, **values):
+        """Release a packet to a launch, once.
+
+        :param content: Content of its policy
+        :param packet: Release, None when the guest gets no secret
+        :param secrets: ids of what is in it, None where the owner packed it
+        :param values: verdict, release_fingerprint, decided_by
+        :returns: whether this call did it
+        :raises Denied: the policy was withdrawn, or its releases were used
+            up, at this very moment
+        """
+        try:
+            return self._release(launch, content, packet, secrets, values)
+        except _NotInForce:
+            self._limiting.check(launch)
+            # Restored in the meantime.
+            return False
+
+    @db_api.retried
+    def _release(self, launch, content, packet, secrets, values):
+        verdict = values.get('verdict')
+        told = details.of_evidence(launch) | {
+            'verdict_sha256': verdict and details.sha256(verdict)}
+        with self._parts.journal.writer() as entry:
+            if not launches.release(entry.session, launch, packet,
+                                    **values):
+                return False
+            if not policies.count_release(
+                    entry.session, launch.policy_id,
+                    limits.max_releases(content.limits)):
+                raise _NotInForce
+            if launch.waiting_for == 'approval':
+                entry.record_launch('launch.approved', launch,
+                                    verdict_sha256=told['verdict_sha256'])
+            entry.record_launch(
+                'launch.released', launch, secrets=secrets, **told,
+                **details.of_platform(launch))
+        LOG.info('Launch %(id)s of server %(server)s verified; %(what)s',
+                 {'id': launch.id, 'server': launch.server_id,
+                  'what': ('its secrets were released.' if packet else
+                           'it gets no secrets.')})
+        return True
+
+    def _fetch(self, content, project_id):
         try:
             found = self._parts.store.fetch(content.secrets.values(),
                                             project_id)

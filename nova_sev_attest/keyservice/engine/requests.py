@@ -16,7 +16,6 @@
 import base64
 import binascii
 import hashlib
-import hmac
 import json
 
 from nova_sev_attest.keyservice import errors
@@ -75,24 +74,14 @@ def closed(launch):
     """The error for whoever goes on with a launch that is closed."""
     if launch.status == launches.EXPIRED:
         return errors.Conflict('launch_expired', launch.reason_detail)
-    return errors.Conflict(
-        'launch_closed',
-        f'The launch is {launch.status}: {launch.reason_detail}')
+    detail = f': {launch.reason_detail}' if launch.reason_detail else '.'
+    return errors.Conflict('launch_closed',
+                           f'The launch is {launch.status}{detail}')
 
 
-def again(launch, fingerprint):
-    """What evidence gets whose launch is not open any more.
-
-    :returns: Launch
-    :raises ServiceError: as when the evidence came first
-    """
-    bound = launch.evidence_fingerprint
-    if bound is not None and not hmac.compare_digest(bound, fingerprint):
-        raise errors.Conflict(
-            'evidence_conflict',
-            'Other evidence came for this launch before; the first counts.')
-    if launch.status == launches.DENIED:
-        raise denied(launch)
-    if launch.verdict is None:
-        raise closed(launch)
-    return launch
+def busy():
+    """The error where other requests about a launch are always faster."""
+    return errors.Unavailable(
+        'launch_busy',
+        'Several requests change this launch, or begin launches of its '
+        'server, at once; try again.')

@@ -10,20 +10,25 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Evidence: verified by the service, which then releases the secrets."""
+"""Evidence: what comes is bound, and verified where the service verifies."""
 
+import hmac
 import uuid
 
 from oslo_log import log as logging
 
 from nova_sev_attest.keyservice.db import api as db_api
 from nova_sev_attest.keyservice import diagnosing
+from nova_sev_attest.keyservice.engine import denying
+from nova_sev_attest.keyservice.engine import details
+from nova_sev_attest.keyservice.engine import limiting
 from nova_sev_attest.keyservice.engine import lookup
 from nova_sev_attest.keyservice.engine import platforms
 from nova_sev_attest.keyservice.engine import releasing
 from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice import expectations
+from nova_sev_attest.keyservice.objects import audit
 from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
@@ -37,86 +42,34 @@ from nova_sev_attest.launch import session as launch_session
 LOG = logging.getLogger(__name__)
 
 _KEY_SIZE = 16
+_REFUSED = 'launch.evidence_refused'
+# Refusals on record of one launch: a host must not be able to fill the audit.
+_MAX_REFUSED = 16
 
 
-class Verifying:
-    """:param parts: Parts"""
+class Verifier:
+    """Holds the evidence of a launch to its policy.
+
+    :param parts: Parts
+    """
 
     def __init__(self, parts):
         self._parts = parts
-        self._lookup = lookup.Lookup(parts)
-        self._releasing = releasing.Releasing(parts)
+        self._limiting = limiting.Limiting(parts)
         self._diagnosis_seconds = parts.conf.launches.diagnosis_seconds
 
-    def evidence(self, launch_id, token, evidence, claims):
-        """Verify a launch's evidence and release the policy's secrets.
+    def verify(self, launch, evidence, claims):
+        """Verify a launch's evidence.
 
-        The same evidence again gets what it got before.
-
-        :param evidence: the evidence of the request body, as documented
-        :param claims: the claims of the request body
-        :returns: Launch; its release is None when the policy has no secrets
-        :raises Denied: it does not verify; the launch is closed
-        :raises ServiceError: the launch or the request is refused
-        """
-        launch = self._lookup.authenticate(launch_id, token)
-        fingerprint = requests.fingerprint(evidence)
-        if not launch.is_open:
-            return requests.again(launch, fingerprint)
-        if evidence['technology'] != launch.technology:
-            raise errors.BadRequest(
-                'evidence_malformed',
-                f'The launch is one of {launch.technology}, the evidence of '
-                f'{evidence["technology"]}.')
-        parsed = requests.parse_evidence(evidence)
-        if not self._bind(launch.id, fingerprint):
-            return requests.again(
-                self._lookup.authenticate(launch_id, token), fingerprint)
-        try:
-            packet, verdict = self._release(launch, evidence, parsed, claims,
-                                            fingerprint)
-        except errors.Denied as denial:
-            return self._deny(launch, fingerprint, denial, claims)
-        with self._parts.database.writer() as session:
-            done = launches.release(session, launch.id, fingerprint, packet,
-                                    verdict)
-        launch = self._lookup.authenticate(launch_id, token)
-        if not done:
-            # Another request released, or the time is over.
-            return requests.again(launch, fingerprint)
-        self._parts.sightings.attested(launch, parsed.build)
-        LOG.info('Launch %(id)s of server %(server)s verified; %(what)s',
-                 {'id': launch.id, 'server': launch.server_id,
-                  'what': ('its secrets were released.' if packet else
-                           'it gets no secrets.')})
-        return launch
-
-    @db_api.retried
-    def _bind(self, launch_id, fingerprint):
-        with self._parts.database.writer() as session:
-            return launches.bind_evidence(session, launch_id, fingerprint)
-
-    def _release(self, launch, evidence, parsed, claims, fingerprint):
-        """Verify, then fetch, then pack.
-
-        :returns: (Release or None, verdict)
+        :param evidence: as in the request, as claims
+        :returns: (the launch core's Verified, the secret area of the
+            firmware that was measured)
         :raises Denied: the launch is to be closed
         """
-        if int(evidence['policy']) != launch.policy_word:
-            raise errors.Denied(
-                'policy_word_mismatch',
-                f'The guest was launched under policy word '
-                f'{int(evidence["policy"]):#x}, the session is for '
-                f'{launch.policy_word:#x}; only the key service sets it.')
+        parsed = requests.parse_evidence(evidence)
+        self.check_word(launch, evidence)
+        content = self._limiting.of(launch).content
         with self._parts.database.reader() as session:
-            policy = policies.find_by_id(
-                session, launch.project_id, launch.policy_id,
-                launch.policy_revision)
-            if policy is None:
-                raise errors.Denied(
-                    'policy_missing',
-                    'The launch\'s policy was deleted in the meantime.')
-            content = policy.content
             images = firmwares.load(session, launch.project_id,
                                     content.firmwares)
         issued = self._restore(launch)
@@ -134,22 +87,40 @@ class Verifying:
             if denial is None:
                 with self._parts.database.reader() as session:
                     gathered = diagnosing.gather(
-                        session, launch, fingerprint, images, parsed)
+                        session, launch, launch.evidence_fingerprint, images,
+                        parsed)
                 denial = diagnosing.diagnose(
                     lists, keys, issued.policy, parsed, gathered,
                     self._diagnosis_seconds)
             raise denial
         except launch_errors.VerificationError as exc:
             raise errors.Denied(exc.code, str(exc)) from exc
-        area = images[verified.claims['firmware_sha256']].secret_area
-        secrets = self._releasing.fetch(content, launch.project_id)
+        return verified, images[
+            verified.claims['firmware_sha256']].secret_area
+
+    def check_unverified(self, launch, evidence):
+        """What of the evidence can be looked at without the launch's keys.
+
+        :raises Denied: by the host's own word the launch is not one that
+            the policy allows
+        """
+        self.check_word(launch, evidence)
+        content = self._limiting.of(launch).content
         try:
-            released = verified.release(secrets, area)
-        except launch_errors.SecretTooLarge as exc:
-            raise errors.Denied('secret_too_large', str(exc)) from exc
-        packet = released.packet and launches.Release(
-            released.packet.header, released.packet.data, released.gpa)
-        return packet, released.claims
+            platforms.wanted(content).admit_firmware(
+                (int(evidence['api_major']), int(evidence['api_minor'])),
+                int(evidence['build_id']))
+        except launch_errors.VerificationError as exc:
+            raise errors.Denied(exc.code, str(exc)) from exc
+
+    @staticmethod
+    def check_word(launch, evidence):
+        if int(evidence['policy']) != launch.policy_word:
+            raise errors.Denied(
+                'policy_word_mismatch',
+                f'The guest was launched under policy word '
+                f'{int(evidence["policy"]):#x}, the session is for '
+                f'{launch.policy_word:#x}; only the key service sets it.')
 
     def _restore(self, launch):
         try:
@@ -190,21 +161,132 @@ class Verifying:
             return None
         return expectations.difference(content, confirmed)
 
-    def _deny(self, launch, fingerprint, denial, claims):
-        owner = dict(denial.owner)
-        told = {name: value for name, value in claims.items()
-                if value is not None}
-        if told:
-            owner['claimed'] = told
-        with self._parts.database.writer() as session:
-            done = launches.deny(session, launch.id, denial.code,
-                                 denial.detail, owner)
-        LOG.warning('Launch %(id)s of server %(server)s on host %(host)s '
-                    'is denied: %(detail)s',
-                    {'id': launch.id, 'server': launch.server_id,
-                     'host': launch.host, 'detail': denial.detail})
-        if not done:
-            with self._parts.database.reader() as session:
-                launch = launches.get(session, launch.id)
-            return requests.again(launch, fingerprint)
-        raise denial
+
+class Verifying:
+    """What a host's evidence leads to.
+
+    :param parts: Parts
+    """
+
+    def __init__(self, parts):
+        self._parts = parts
+        self._lookup = lookup.Lookup(parts)
+        self._verifier = Verifier(parts)
+        self._releasing = releasing.Releasing(parts)
+        self._denying = denying.Denying(parts)
+        self._owner_expiry = parts.conf.launches.owner_expiry
+
+    def evidence(self, launch_id, token, evidence, claims):
+        """Take a launch's evidence, and release to it if all agrees.
+
+        The same evidence again gets what it got before, or what came of it
+        in the meantime.
+
+        :param evidence: the evidence of the request body, as documented
+        :param claims: the claims of the request body
+        :returns: Launch, which is released or waits for its owner; its
+            release is None when there are no secrets
+        :raises Denied: the launch is denied
+        :raises ServiceError: the launch or the request is refused
+        """
+        launch = self._lookup.authenticate(launch_id, token)
+        fingerprint = requests.fingerprint(evidence)
+        if launch.status == launches.AWAITING_SESSION:
+            raise errors.Conflict(
+                'session_missing',
+                'The launch has no session yet, and so there can be no '
+                'evidence.')
+        if launch.status == launches.SESSION_ISSUED and not _is_other(
+                launch, fingerprint):
+            if evidence['technology'] != launch.technology:
+                raise errors.BadRequest(
+                    'evidence_malformed',
+                    f'The launch is one of {launch.technology}, the evidence '
+                    f'of {evidence["technology"]}.')
+            requests.parse_evidence(evidence)
+            self._bind(launch, fingerprint, evidence, claims)
+            launch = self._lookup.authenticate(launch_id, token)
+        if (launch.status == launches.SESSION_ISSUED
+                and not _is_other(launch, fingerprint)):
+            self._advance(launch, evidence, claims)
+            launch = self._lookup.authenticate(launch_id, token)
+        return self._answer(launch, fingerprint)
+
+    @db_api.retried
+    def _bind(self, launch, fingerprint, evidence, claims):
+        with self._parts.journal.writer() as entry:
+            if launches.bind_evidence(entry.session, launch, fingerprint,
+                                      evidence, claims):
+                entry.record_launch('launch.evidence_received', launch,
+                                    evidence_sha256=fingerprint.hex())
+
+    def _advance(self, launch, evidence, claims):
+        """Take the step that the launch's evidence leads to."""
+        try:
+            if launch.verifier == policies.OWNER:
+                self._verifier.check_unverified(launch, evidence)
+                self._await(launch)
+                return
+            verified, area = self._verifier.verify(launch, evidence, claims)
+            if launch.approval == policies.OWNER:
+                done = self._await(launch, verified.claims)
+            else:
+                done = self._releasing.pack(launch, verified, area)
+        except errors.Denied as denial:
+            told = {name: value for name, value in claims.items()
+                    if value is not None}
+            if told:
+                denial.owner['claimed'] = told
+            self._denying.deny(launch, denial)
+            return
+        if done:
+            self._parts.sightings.attested(launch, evidence['build_id'])
+
+    @db_api.retried
+    def _await(self, launch, verdict=None):
+        with self._parts.journal.writer() as entry:
+            done = launches.await_release(entry.session, launch,
+                                          self._owner_expiry, verdict)
+            if done:
+                entry.record_launch(
+                    'launch.awaiting_release', launch,
+                    **details.of_evidence(launch),
+                    verdict_sha256=verdict and details.sha256(verdict))
+            return done
+
+    def _answer(self, launch, fingerprint):
+        """What evidence gets, from where its launch is now."""
+        if _is_other(launch, fingerprint):
+            refusal = errors.Conflict(
+                'evidence_conflict',
+                'Other evidence came for this launch before; the first '
+                'counts.')
+            self._record_refused(launch, fingerprint, refusal)
+            raise refusal
+        if launch.status == launches.DENIED:
+            raise requests.denied(launch)
+        if launch.is_released or launch.waiting_for:
+            return launch
+        if launch.is_open:
+            raise requests.busy()
+        raise requests.closed(launch)
+
+    @db_api.retried
+    def _record_refused(self, launch, fingerprint, refusal):
+        LOG.warning('Other evidence for launch %(id)s, which is %(status)s, '
+                    'is refused.',
+                    {'id': launch.id, 'status': launch.status})
+        with self._parts.database.reader() as session:
+            if audit.count_of_subject(session, launch.project_id, launch.id,
+                                      _REFUSED) >= _MAX_REFUSED:
+                return
+        with self._parts.journal.writer() as entry:
+            entry.record_launch(
+                _REFUSED, launch, reason_code=refusal.code,
+                evidence_sha256=fingerprint.hex(), status=launch.status)
+
+
+def _is_other(launch, fingerprint):
+    """Whether a launch has evidence already, and this is not it."""
+    bound = launch.evidence_fingerprint
+    return bound is not None and not hmac.compare_digest(bound, fingerprint)

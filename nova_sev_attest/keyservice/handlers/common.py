@@ -22,6 +22,8 @@ from nova_sev_attest.keyservice.schemas import document
 
 JSON = 'application/json'
 
+# Preference to wait, RFC 7240, 4.3.
+_WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,6})"?\s*(?:;.*)?', re.IGNORECASE)
 # Entity tags, RFC 9110, 8.8.3.
 _ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
 
@@ -137,3 +139,16 @@ def _names(text, etag, weakly=False):
         return text is not None
     return any(tag == etag and (weakly or not weak)
                for weak, tag in _ENTITY_TAG.findall(text))
+
+
+def read_wait(req):
+    """Seconds that a request prefers to wait for an answer (RFC 7240).
+
+    :returns: 0 when it does not, or not in the form of the RFC, which lets
+        preferences be ignored
+    """
+    for preference in (req.get_header('Prefer') or '').split(','):
+        found = _WAIT.fullmatch(preference.strip())
+        if found:
+            return int(found[1])
+    return 0

@@ -50,6 +50,25 @@ class _Resource:
         return token, common.read_json(
             req, operation, self._service.conf.api.max_body_size)
 
+    def _decided(self, req, step):
+        """Take a host's step; where it waits for the owner, wait along.
+
+        :param step: function that returns the Launch; the same request again
+        :returns: Launch, which may wait for its owner still
+        """
+        launch = step()
+        seconds = common.read_wait(req)
+        if launch.waiting_for and seconds and self._service.engine.wait(
+                launch, seconds):
+            launch = step()
+        return launch
+
+    @staticmethod
+    def _wait(req, resp, launch):
+        """Answer that a launch waits for its owner."""
+        resp.status = falcon.HTTP_202
+        resp.media = {'launch': schemas.reduced(launch, common.base(req))}
+
 
 class Collection(_Resource):
 
@@ -86,19 +105,40 @@ class Item(_Resource):
                                  launch_id)
         self._service.host_credentials.check(
             req.context.identity, body['launch']['host'])
-        launch, new = self._service.engine.create(
-            launch_id, token, body['launch'])
-        resp.status = falcon.HTTP_201 if new else falcon.HTTP_200
+        begun = []
+
+        def create():
+            launch, new = self._service.engine.create(
+                launch_id, token, body['launch'])
+            begun.append(new)
+            return launch
+
+        launch = self._decided(req, create)
+        if launch.waiting_for == 'session':
+            self._wait(req, resp, launch)
+            return
+        resp.status = falcon.HTTP_201 if any(begun) else falcon.HTTP_200
         resp.media = {'launch': schemas.session(launch, common.base(req))}
 
 
 class Evidence(_Resource):
 
+    def on_get(self, req, resp, launch_id):
+        context = req.context.identity
+        self._service.authorizer.require(context, rules.SHOW_EVIDENCE)
+        schemas.SHOW_EVIDENCE.check_path({'launch_id': launch_id})
+        evidence, claims = self._service.engine.show_evidence(
+            context.project_id, launch_id)
+        resp.media = {'evidence': evidence, 'claims': claims}
+
     def on_put(self, req, resp, launch_id):
         token, body = self._read(req, rules.EVIDENCE, schemas.EVIDENCE,
                                  launch_id)
-        launch = self._service.engine.evidence(
-            launch_id, token, body['evidence'], body.get('claims', {}))
+        launch = self._decided(req, lambda: self._service.engine.evidence(
+            launch_id, token, body['evidence'], body.get('claims', {})))
+        if launch.waiting_for:
+            self._wait(req, resp, launch)
+            return
         resp.media = {'launch': schemas.reduced(launch, common.base(req)),
                       'release': schemas.release(launch)}
 

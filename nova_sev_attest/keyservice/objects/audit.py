@@ -98,6 +98,10 @@ def records(session, project_id, after=0, limit=1000, subject=None):
     return [_made(chain.Record, row) for row in rows]
 
 
+def _dialect(session):
+    return session.get_bind().dialect.name
+
+
 def _make_head(session, project_id):
     """Make sure that a project has a head, and lock it.
 
@@ -106,7 +110,7 @@ def _make_head(session, project_id):
     """
     values = {'project_id': project_id, 'sequence': 0, 'at': '',
               'hash': chain.GENESIS}
-    dialect = session.get_bind().dialect.name
+    dialect = _dialect(session)
     if dialect in ('mysql', 'mariadb'):
         insert = mysql.insert(_HEAD).values(values)
         insert = insert.on_duplicate_key_update(
@@ -125,6 +129,13 @@ def lock_head(session, project_id, known=False):
     :returns: Point; its sequence is 0 when there is no record
     """
     session.flush()
+    if _dialect(session) == 'sqlite':
+        # Has no locks of rows; of two transactions that read first and write
+        # then, one fails at once in place of waiting.
+        session.execute(
+            sa.update(_HEAD).where(_HEAD.project_id == project_id)
+            .values(sequence=_HEAD.sequence)
+            .execution_options(synchronize_session=False))
     if not known and find_head(session, project_id) is None:
         _make_head(session, project_id)
     head = _find_point(session, _HEAD, project_id, lock=True)
@@ -236,3 +247,23 @@ def purge(session, project_id, before, limit, sign):
     checkpoint = sign(chain.Point.of(gone[-1]))
     _store_checkpoint(session, checkpoint)
     return checkpoint, len(gone)
+
+
+def of_subject(session, project_id, subject, limit):
+    """The first records of a project about a launch, a policy, ...
+
+    :returns: list of Record, in order
+    """
+    rows = session.execute(
+        sa.select(*_columns(_RECORD, _RECORD_COLUMNS))
+        .where(_RECORD.project_id == project_id, _RECORD.subject == subject)
+        .order_by(_RECORD.sequence).limit(limit))
+    return [_made(chain.Record, row) for row in rows]
+
+
+def count_of_subject(session, project_id, subject, event):
+    """How many records a project has of an event of a launch, a policy, ..."""
+    return session.scalar(
+        sa.select(sa.func.count()).select_from(_RECORD).where(
+            _RECORD.project_id == project_id, _RECORD.subject == subject,
+            _RECORD.event == event))

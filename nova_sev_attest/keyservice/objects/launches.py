@@ -14,22 +14,29 @@
 
 Each change is one UPDATE that names the status it starts from, so that of
 several requests at the same time one wins and the others see that they did
-not. Whatever leaves the status session_issued destroys the sealed keys in the
-same statement.
+not. Whatever closes a launch, or releases to it, destroys the sealed keys in
+the same statement.
+
+A transaction that changes a launch and its policy changes the launch first:
+always in that order, lest two transactions wait for one another.
 """
 
 import dataclasses
 import datetime
 import json
 
-from oslo_utils import timeutils
 import sqlalchemy as sa
+from sqlalchemy import orm
 
+from nova_sev_attest.keyservice.db import clock
 from nova_sev_attest.keyservice.db import models
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.objects import paging
+from nova_sev_attest.keyservice.objects import policies
 
+AWAITING_SESSION = 'awaiting_session'
 SESSION_ISSUED = 'session_issued'
+AWAITING_RELEASE = 'awaiting_release'
 RELEASED = 'released'
 RUNNING = 'running'
 FAILED = 'failed'
@@ -37,8 +44,19 @@ DENIED = 'denied'
 EXPIRED = 'expired'
 SUPERSEDED = 'superseded'
 
-_EXPIRED_DETAIL = ('No evidence that verifies came in time; the launch\'s '
-                   'keys are destroyed. Start the server again.')
+#: Statuses of launches that may still be released.
+OPEN = (AWAITING_SESSION, SESSION_ISSUED, AWAITING_RELEASE)
+
+_EXPIRED_DETAILS = {
+    AWAITING_SESSION:
+        'The owner made no session in time. Start the server again.',
+    SESSION_ISSUED:
+        'No evidence that verifies came in time; the launch\'s keys are '
+        'destroyed. Start the server again.',
+    AWAITING_RELEASE:
+        'The owner did not decide in time; the launch\'s keys are destroyed. '
+        'Start the server again.',
+}
 _SUPERSEDED_DETAIL = 'A newer launch of the same server took its place.'
 
 _COLLECTION = paging.Collection(
@@ -58,6 +76,20 @@ class Release:
 
 
 @dataclasses.dataclass(frozen=True)
+class Certificates:
+    """What a platform showed.
+
+    :ivar pdh: bytes, as cert_chain
+    :ivar signed_cek: the CEK that AMD signed, where it is not the host's;
+        bytes or None
+    """
+
+    pdh: bytes
+    cert_chain: bytes
+    signed_cek: bytes | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Launch:
     """A launch as stored.
 
@@ -66,14 +98,21 @@ class Launch:
 
     :ivar token_hash: SHA-256 of the launch token
     :ivar request_fingerprint: SHA-256 that names the request's content
+    :ivar verifier: as in its policy, and so is approval
     :ivar platform_cek: SHA-256 of the CEK certificate
     :ivar platform_chip: the chip's id in hexadecimal; None when the CEK is the
         one that the host showed
-    :ivar sealed_keys: None once they are destroyed
+    :ivar sealed_keys: None once they are destroyed, and where the owner has
+        the keys
     :ivar evidence_fingerprint: SHA-256 that names the evidence; None before
         it came
+    :ivar release_fingerprint: SHA-256 that names what the owner uploaded for
+        the release; None else
     :ivar release: Release, or None
+    :ivar decided_by: id of the user who released, approved or denied it
     :ivar reason_owner: what the owner alone may see of the reason
+    :ivar time_left: timedelta from when it was read to expires_at, by the
+        database's clock
     """
 
     id: str
@@ -82,13 +121,15 @@ class Launch:
     host: str
     technology: str
     status: str
-    created_at: datetime.datetime
-    updated_at: datetime.datetime
-    expires_at: datetime.datetime
     token_hash: bytes
     request_fingerprint: bytes
+    created_at: datetime.datetime | None = None
+    updated_at: datetime.datetime | None = None
+    expires_at: datetime.datetime | None = None
     policy_id: str | None = None
     policy_revision: int | None = None
+    verifier: str = policies.SERVICE
+    approval: str = policies.AUTOMATIC
     platform_root: str | None = None
     platform_emulated: bool | None = None
     platform_api: tuple[int, int] | None = None
@@ -100,18 +141,39 @@ class Launch:
     sealed_keys: bytes | None = dataclasses.field(default=None, repr=False)
     sealing_key_id: str | None = None
     evidence_fingerprint: bytes | None = None
+    release_fingerprint: bytes | None = None
     release: Release | None = dataclasses.field(default=None, repr=False)
     verdict: dict | None = None
+    decided_by: str | None = None
+    decided_at: datetime.datetime | None = None
     reason_code: str | None = None
     reason_detail: str | None = None
     reason_owner: dict | None = None
+    time_left: datetime.timedelta | None = None
 
     @property
     def is_open(self):
-        return self.status == SESSION_ISSUED
+        return self.status in OPEN
+
+    @property
+    def is_overdue(self):
+        return self.is_open and self.time_left <= datetime.timedelta()
+
+    @property
+    def is_released(self):
+        return self.status in (RELEASED, RUNNING)
+
+    @property
+    def waiting_for(self):
+        """What the owner has to give: session, secret, approval or None."""
+        if self.status == AWAITING_SESSION:
+            return 'session'
+        if self.status == AWAITING_RELEASE:
+            return 'secret' if self.verifier == policies.OWNER else 'approval'
+        return None
 
     @classmethod
-    def _from_row(cls, row):
+    def _from_row(cls, row, now):
         release = None
         if row.release_header is not None:
             release = Release(row.release_header, row.release_data,
@@ -123,34 +185,64 @@ class Launch:
             'verdict': row.verdict and json.loads(row.verdict),
             'reason_owner': row.reason_owner and json.loads(
                 row.reason_owner),
+            # Launches from before there was a choice have none.
+            'verifier': row.verifier or policies.SERVICE,
+            'approval': row.approval or policies.AUTOMATIC,
+            'time_left': row.expires_at - now,
         }
         return cls(**made, **{
             field.name: getattr(row, field.name)
             for field in dataclasses.fields(cls) if field.name not in made})
 
 
-def _change(session, *conditions, **values):
-    """One UPDATE; returns how many launches it changed."""
-    return session.execute(
-        sa.update(models.Launch).where(*conditions)
-        .values(updated_at=timeutils.utcnow(), **values)
-        .execution_options(synchronize_session=False)).rowcount
+# What is in no Launch: looked at seldom, and large.
+_APART = [orm.defer(column) for column in (
+    models.Launch.platform_pdh, models.Launch.platform_cert_chain,
+    models.Launch.platform_signed_cek, models.Launch.evidence,
+    models.Launch.claims)]
+_NOT_COLUMNS = frozenset((
+    'platform_api', 'release', 'verdict', 'reason_owner', 'time_left'))
 
 
-def _close(session, status, *conditions, **values):
-    """Leave session_issued; the keys go with it."""
-    return _change(
-        session, models.Launch.status == SESSION_ISSUED, *conditions,
-        status=status, open_for=None, sealed_keys=None, sealing_key_id=None,
-        **values)
+def _select():
+    return sa.select(models.Launch).options(*_APART)
+
+
+def _launches(session, query):
+    """The launches that a query of _select() finds."""
+    now = clock.read(session)
+    return [Launch._from_row(row, now) for row in session.scalars(
+        query.execution_options(populate_existing=True))]
+
+
+def _change(session, launch, *conditions, **values):
+    """One UPDATE of a launch that nobody else changed in the meantime.
+
+    :param launch: Launch; its status is the one that is started from
+    :returns: whether it was changed
+    """
+    return bool(session.execute(
+        sa.update(models.Launch)
+        .where(models.Launch.id == launch.id,
+               models.Launch.status == launch.status, *conditions)
+        .values(updated_at=clock.now(), **values)
+        .execution_options(synchronize_session=False)).rowcount)
+
+
+def _in_time():
+    return models.Launch.expires_at > clock.now()
+
+
+def _close(session, launch, status, *conditions, **values):
+    """Leave the statuses of OPEN; the keys go with them."""
+    return _change(session, launch, *conditions, status=status, open_for=None,
+                   sealed_keys=None, sealing_key_id=None, **values)
 
 
 def find(session, launch_id):
     """The launch, or None."""
-    row = session.scalars(
-        sa.select(models.Launch).where(models.Launch.id == launch_id)
-        .execution_options(populate_existing=True)).one_or_none()
-    return row and Launch._from_row(row)
+    found = _launches(session, _select().where(models.Launch.id == launch_id))
+    return found[0] if found else None
 
 
 def get(session, launch_id, project_id=None):
@@ -166,6 +258,13 @@ def get(session, launch_id, project_id=None):
     return launch
 
 
+def find_open(session, server_id):
+    """The open launch of a server, or None."""
+    found = _launches(session, _select().where(
+        models.Launch.open_for == server_id))
+    return found[0] if found else None
+
+
 def find_with_evidence(session, launch, fingerprint):
     """Another launch of the same project with the same evidence.
 
@@ -179,6 +278,27 @@ def find_with_evidence(session, launch, fingerprint):
         .limit(1)).one_or_none()
 
 
+def certificates(session, launch_id):
+    """The Certificates of a launch's platform, or None."""
+    row = session.execute(
+        sa.select(models.Launch.platform_pdh,
+                  models.Launch.platform_cert_chain,
+                  models.Launch.platform_signed_cek)
+        .where(models.Launch.id == launch_id)).one()
+    return None if row[0] is None else Certificates(*row)
+
+
+def evidence(session, launch_id):
+    """What a host sent.
+
+    :returns: (evidence, claims), each as in the request; None before it came
+    """
+    row = session.execute(
+        sa.select(models.Launch.evidence, models.Launch.claims)
+        .where(models.Launch.id == launch_id)).one()
+    return None if row[0] is None else tuple(map(json.loads, row))
+
+
 def page(session, limit, visible_to=None, sort=None, marker=None,
          created_at=None, **equal):
     """One page.
@@ -187,8 +307,7 @@ def page(session, limit, visible_to=None, sort=None, marker=None,
     :param equal: values that columns must have, by their names
     :returns: (list of Launch, whether more follow)
     """
-    query = paging.restrict(sa.select(models.Launch),
-                            models.Launch.created_at, created_at)
+    query = paging.restrict(_select(), models.Launch.created_at, created_at)
     if visible_to is not None:
         query = query.where(models.Launch.project_id == visible_to)
     for name, value in equal.items():
@@ -198,115 +317,135 @@ def page(session, limit, visible_to=None, sort=None, marker=None,
         marker = find(session, wanted)
         if marker is None or visible_to not in (None, marker.project_id):
             raise paging.unknown_marker(wanted)
+    now = clock.read(session)
     rows, more = _COLLECTION.select(session, query, limit, sort, marker)
-    return [Launch._from_row(row) for row in rows], more
+    return [Launch._from_row(row, now) for row in rows], more
 
 
-def create(session, launch):
-    """Store a new launch; closes the server's open one.
+def create(session, launch, shown, seconds):
+    """Store a new open launch.
 
-    :param launch: Launch in the status session_issued
+    :param launch: Launch in one of the statuses of OPEN
+    :param shown: Certificates
+    :param seconds: how long it has for its first step
+    :returns: the Launch with its times
     :raises oslo_db.exception.DBDuplicateEntry: the id is there already, or
-        another launch of the server came at the same moment
+        the server has an open launch
     """
-    _close(session, SUPERSEDED,
-           models.Launch.open_for == launch.server_id,
-           models.Launch.id != launch.id,
-           reason_code='attestation.superseded',
-           reason_detail=_SUPERSEDED_DETAIL)
     major, minor = launch.platform_api
-    _add(session, launch, open_for=launch.server_id,
-         platform_api_major=major, platform_api_minor=minor)
+    return _add(session, launch, seconds, open_for=launch.server_id,
+                platform_api_major=major, platform_api_minor=minor,
+                session_nonce=launch.session and launch.session[:16],
+                platform_pdh=shown.pdh, platform_cert_chain=shown.cert_chain,
+                platform_signed_cek=shown.signed_cek)
 
 
 def record_refused(session, launch):
     """Store a launch that never began; no other launch is touched.
 
     :param launch: Launch in the status denied
+    :returns: the Launch with its times
     :raises oslo_db.exception.DBDuplicateEntry: the id is there already
     """
-    _add(session, launch)
+    return _add(session, launch, 0)
 
 
-def _add(session, launch, **columns):
+def _add(session, launch, seconds, **columns):
+    now = clock.read(session)
+    time_left = datetime.timedelta(seconds=seconds)
+    launch = dataclasses.replace(
+        launch, created_at=now, updated_at=now, expires_at=now + time_left,
+        time_left=time_left)
     for field in dataclasses.fields(launch):
-        if field.name not in ('platform_api', 'release', 'verdict',
-                              'reason_owner'):
+        if field.name not in _NOT_COLUMNS:
             columns[field.name] = getattr(launch, field.name)
     session.add(models.Launch(**columns))
     session.flush()
+    return launch
 
 
-def bind_evidence(session, launch_id, fingerprint):
+def supersede(session, launch):
+    """Close a server's open launch, for a newer one of the same server."""
+    return _close(session, launch, SUPERSEDED,
+                  reason_code='attestation.superseded',
+                  reason_detail=_SUPERSEDED_DETAIL)
+
+
+def set_session(session, launch, made, seconds):
+    """Give a launch that waits for it its owner's session.
+
+    :param made: the launch core's OwnerSession
+    :param seconds: how long the host has for the evidence
+    :returns: whether this call did it
+    :raises oslo_db.exception.DBDuplicateEntry: another launch has a session
+        with this nonce
+    """
+    return launch.status == AWAITING_SESSION and _change(
+        session, launch, _in_time(), status=SESSION_ISSUED,
+        dh_cert=made.godh_certificate, session=made.session,
+        session_nonce=made.nonce, expires_at=_from_now(session, seconds))
+
+
+def bind_evidence(session, launch, fingerprint, evidence, claims):
     """Let the first evidence that comes be the only one.
 
-    :returns: whether this evidence is the launch's, now or already
+    :param evidence: of the request, as claims
+    :returns: whether this call did it; the launch may have evidence already
     """
-    if _change(session, models.Launch.id == launch_id,
-               models.Launch.status == SESSION_ISSUED,
-               models.Launch.evidence_fingerprint.is_(None),
-               evidence_fingerprint=fingerprint):
-        return True
-    launch = get(session, launch_id)
-    return launch.evidence_fingerprint == fingerprint
+    return launch.status == SESSION_ISSUED and _change(
+        session, launch, models.Launch.evidence_fingerprint.is_(None),
+        _in_time(), evidence_fingerprint=fingerprint,
+        evidence=_json(evidence), claims=_json(claims))
 
 
-def release(session, launch_id, fingerprint, packet, verdict):
+def await_release(session, launch, seconds, verdict=None):
+    """Let a launch whose evidence came wait for its owner.
+
+    :param seconds: how long the owner has
+    :param verdict: dict, None where the owner verifies
+    :returns: whether this call did it
+    """
+    return launch.status == SESSION_ISSUED and _change(
+        session, launch, models.Launch.evidence_fingerprint.is_not(None),
+        _in_time(), status=AWAITING_RELEASE,
+        expires_at=_from_now(session, seconds),
+        verdict=verdict and _json(verdict))
+
+
+def release(session, launch, packet, **values):
     """Keep the ciphertext and destroy the keys.
 
+    :param launch: Launch whose evidence came
     :param packet: Release, None when the guest gets no secret
-    :returns: whether this call did it; otherwise the launch had left
-        session_issued or its time was over
+    :param values: of verdict, release_fingerprint, decided_by
+    :returns: whether this call did it; otherwise the launch's status was
+        another one or its time was over
     """
-    return bool(_close(
-        session, RELEASED, models.Launch.id == launch_id,
-        models.Launch.evidence_fingerprint == fingerprint,
-        models.Launch.expires_at > timeutils.utcnow(),
+    if 'verdict' in values:
+        values['verdict'] = _json(values['verdict'])
+    return _close(
+        session, launch, RELEASED, _in_time(),
+        models.Launch.evidence_fingerprint.is_not(None),
         release_header=packet and packet.header,
         release_data=packet and packet.data,
-        release_gpa=packet and packet.gpa,
-        verdict=json.dumps(verdict, sort_keys=True)))
+        release_gpa=packet and packet.gpa, **_decision(values))
 
 
-def deny(session, launch_id, code, detail, owner=None):
-    """Close an open launch for good; returns whether this call did it."""
-    return bool(_close(
-        session, DENIED, models.Launch.id == launch_id, reason_code=code,
-        reason_detail=detail,
-        reason_owner=json.dumps(owner, sort_keys=True) if owner else None))
+def deny(session, launch, code, detail, owner=None, **values):
+    """Close an open launch for good; returns whether this call did it.
+
+    :param owner: what the owner alone may see of the reason, a dict
+    :param values: decided_by
+    """
+    return launch.is_open and _close(
+        session, launch, DENIED, reason_code=code, reason_detail=detail,
+        reason_owner=_json(owner) if owner else None, **_decision(values))
 
 
-def count_overdue(session):
-    """How many open launches have outlived their time."""
-    return session.scalar(
-        sa.select(sa.func.count()).select_from(models.Launch).where(
-            models.Launch.status == SESSION_ISSUED,
-            models.Launch.expires_at <= timeutils.utcnow()))
-
-
-def expire(session):
-    """Close all launches whose time is over; returns how many."""
-    return _close(
-        session, EXPIRED, models.Launch.expires_at <= timeutils.utcnow(),
-        reason_code='attestation.launch_expired',
-        reason_detail=_EXPIRED_DETAIL)
-
-
-def fail(session, launch_id, detail):
-    """The host gave up: from session_issued or released to failed."""
-    reason = {'reason_code': 'attestation.host_failed',
-              'reason_detail': detail}
-    return bool(
-        _close(session, FAILED, models.Launch.id == launch_id, **reason)
-        or _change(session, models.Launch.id == launch_id,
-                   models.Launch.status == RELEASED, status=FAILED,
-                   **reason))
-
-
-def run(session, launch_id):
-    """The guest runs: from released to running."""
-    return bool(_change(session, models.Launch.id == launch_id,
-                        models.Launch.status == RELEASED, status=RUNNING))
+def _decision(values):
+    if 'decided_by' in values:
+        values['decided_at'] = clock.now()
+    return values
 
 
 def close_all_of_policy(session, policy_id, code, detail):
@@ -316,14 +455,48 @@ def close_all_of_policy(session, policy_id, code, detail):
         locked
     :returns: list of Launch, as they were before
     """
-    found = [Launch._from_row(row) for row in session.scalars(
-        sa.select(models.Launch)
-        .where(models.Launch.policy_id == policy_id,
-               models.Launch.status == SESSION_ISSUED)
-        .order_by(models.Launch.id).with_for_update())]
-    _close(session, DENIED, models.Launch.policy_id == policy_id,
-           reason_code=code, reason_detail=detail)
-    return found
+    found = _launches(session, _select().where(
+        models.Launch.policy_id == policy_id, models.Launch.status.in_(OPEN))
+        .order_by(models.Launch.id).with_for_update())
+    return [launch for launch in found
+            if deny(session, launch, code, detail)]
+
+
+def overdue(session, limit):
+    """Open launches that have outlived their time, the oldest first."""
+    return _launches(session, _select().where(
+        models.Launch.status.in_(OPEN),
+        models.Launch.expires_at <= clock.now())
+        .order_by(models.Launch.expires_at).limit(limit))
+
+
+def expire(session, launch):
+    """Close a launch whose time is over; returns whether this call did it."""
+    return launch.is_open and _close(
+        session, launch, EXPIRED, models.Launch.expires_at <= clock.now(),
+        reason_code='attestation.launch_expired',
+        reason_detail=_EXPIRED_DETAILS[launch.status])
+
+
+def fail(session, launch, detail):
+    """The host gave up on an open or released launch."""
+    return (launch.is_open or launch.status == RELEASED) and _close(
+        session, launch, FAILED, reason_code='attestation.host_failed',
+        reason_detail=detail)
+
+
+def run(session, launch):
+    """The guest runs: from released to running."""
+    return launch.status == RELEASED and _change(session, launch,
+                                                 status=RUNNING)
+
+
+def _from_now(session, seconds):
+    return clock.read(session) + datetime.timedelta(seconds=seconds)
+
+
+def _json(value):
+    return json.dumps(value, sort_keys=True)
 
 
 def sealing_keys_in_use(session):
@@ -341,6 +514,6 @@ def purge(session, before):
     """
     return session.execute(
         sa.delete(models.Launch).where(
-            models.Launch.status != SESSION_ISSUED,
+            models.Launch.status.not_in(OPEN),
             models.Launch.updated_at < before)
         .execution_options(synchronize_session=False)).rowcount

@@ -113,6 +113,20 @@ def is_news(session, sighting, now):
             or sighting.build not in (None, row.build))
 
 
+def is_new_or_changed(session, sighting):
+    """Whether a platform verified for the first time, or is another now.
+
+    Another: what its certificates say of it is not what they said.
+    """
+    if _verdict(sighting) == REFUSED:
+        return False
+    row = session.get(models.Platform,
+                      sighting.row_id(sighting.project_id))
+    return (row is None or row.last_verified_at is None
+            or (row.root, row.chip, row.api_major, row.api_minor) != (
+                sighting.root, sighting.chip, *sighting.api))
+
+
 def _verdict(sighting):
     return VERIFIED if sighting.reason_code is None else REFUSED
 

@@ -384,6 +384,18 @@ def count_release(session, policy_id, at_most=None):
         .execution_options(synchronize_session=False)).rowcount)
 
 
+def hold(session, policy_id):
+    """Keep a policy as it is until the transaction ends.
+
+    :returns: whether it is in force: not revoked, not deleted
+    """
+    return session.scalars(
+        sa.select(models.Policy.id)
+        .where(models.Policy.id == policy_id,
+               models.Policy.revoked_at.is_(None))
+        .with_for_update(read=True)).one_or_none() is not None
+
+
 def sharing_secrets(session, project_id, found):
     """Which other policies of a project name the secrets of some of them.
 

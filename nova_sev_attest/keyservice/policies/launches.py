@@ -23,6 +23,12 @@ SHOW_ALL = 'attestation:launches:show-all'
 CREATE = 'attestation:launches:create'
 EVIDENCE = 'attestation:launches:evidence'
 OUTCOME = 'attestation:launches:outcome'
+SHOW_CERTIFICATES = 'attestation:launches:show-certificates'
+SHOW_EVIDENCE = 'attestation:launches:show-evidence'
+LIST_EVENTS = 'attestation:launches:list-events'
+UPLOAD_SESSION = 'attestation:launches:upload-session'
+UPLOAD_SECRET = 'attestation:launches:upload-secret'
+DECIDE = 'attestation:launches:decide'
 
 RULES = [
     policy.DocumentedRuleDefault(
@@ -55,5 +61,35 @@ RULES = [
     policy.DocumentedRuleDefault(
         OUTCOME, base.SERVICE, 'Report how a launch ended.',
         [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/outcome'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        SHOW_CERTIFICATES, base.PROJECT_READER,
+        'Show the certificates of the platform of a launch of the project.',
+        [{'method': 'GET', 'path': '/v1/launches/{launch_id}/certificates'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        SHOW_EVIDENCE, base.PROJECT_READER,
+        'Show the evidence of a launch of the project.',
+        [{'method': 'GET', 'path': '/v1/launches/{launch_id}/evidence'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        LIST_EVENTS, base.PROJECT_READER,
+        'List what became of a launch of the project.',
+        [{'method': 'GET', 'path': '/v1/launches/{launch_id}/events'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        UPLOAD_SESSION, base.PROJECT_MEMBER,
+        'Give a launch of the project a session made by its owner.',
+        [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/session'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        UPLOAD_SECRET, base.PROJECT_MEMBER,
+        'Release a launch of the project with a secret packed by its owner.',
+        [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/secret'}],
+        scope_types=base.PROJECT),
+    policy.DocumentedRuleDefault(
+        DECIDE, base.PROJECT_MEMBER,
+        'Approve or deny a launch of the project.',
+        [{'method': 'PUT', 'path': '/v1/launches/{launch_id}/decision'}],
         scope_types=base.PROJECT),
 ]

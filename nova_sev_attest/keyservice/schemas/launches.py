@@ -13,6 +13,7 @@
 """Requests and answers of /v1/launches."""
 
 import base64
+import json
 
 from nova_sev_attest.keyservice.schemas import common
 from nova_sev_attest.keyservice.schemas import document
@@ -26,6 +27,12 @@ SHOW = document.Operation(_ONE, 'get')
 CREATE = document.Operation(_ONE, 'put')
 EVIDENCE = document.Operation(_ONE + '/evidence', 'put')
 OUTCOME = document.Operation(_ONE + '/outcome', 'put')
+CERTIFICATES = document.Operation(_ONE + '/certificates', 'get')
+SESSION = document.Operation(_ONE + '/session', 'put')
+SHOW_EVIDENCE = document.Operation(_ONE + '/evidence', 'get')
+SECRET = document.Operation(_ONE + '/secret', 'put')
+DECISION = document.Operation(_ONE + '/decision', 'put')
+EVENTS = document.Operation(_ONE + '/events', 'get')
 
 
 def _text(data):
@@ -45,11 +52,15 @@ def reduced(launch, base):
         'policy_id': launch.policy_id,
         'policy_revision': launch.policy_revision,
         'technology': launch.technology,
+        'verifier': launch.verifier,
+        'approval': launch.approval,
         'status': launch.status,
+        'waiting_for': launch.waiting_for,
         'reason': reason,
         'created_at': common.time(launch.created_at),
         'updated_at': common.time(launch.updated_at),
         'expires_at': common.time(launch.expires_at),
+        'expires_in': _seconds(launch.time_left) if launch.is_open else None,
         'links': common.self_link(base, f'/v1/launches/{launch.id}'),
     }
 
@@ -67,8 +78,16 @@ def full(launch, base):
     shown = operators(launch, base)
     if shown['reason'] is not None:
         shown['reason'] |= launch.reason_owner or {}
-    shown['verdict'] = launch.verdict
-    return shown
+    return shown | {
+        'verdict': launch.verdict,
+        'policy_word': launch.policy_word,
+        'decided_by': launch.decided_by,
+        'decided_at': launch.decided_at and common.time(launch.decided_at),
+    }
+
+
+def _seconds(time_left):
+    return max(0, int(time_left.total_seconds()))
 
 
 def _platform(launch):
@@ -96,4 +115,23 @@ def release(launch):
         'secret_header': _text(launch.release.header),
         'secret': _text(launch.release.data),
         'gpa': launch.release.gpa,
+    }
+
+
+def certificates(shown):
+    """What a platform showed, an objects.launches.Certificates."""
+    return {
+        'pdh': _text(shown.pdh),
+        'cert_chain': _text(shown.cert_chain),
+        'signed_cek': shown.signed_cek and _text(shown.signed_cek),
+    }
+
+
+def event(record):
+    """A record of the audit, an audit.chain.Record, as the owner sees it."""
+    return {
+        'event': record.event,
+        'at': record.at,
+        'actor': record.actor,
+        'details': json.loads(record.details),
     }

@@ -188,17 +188,22 @@ class Keystone(_Fake):
 
 
 class Nova(_Fake):
-    """Servers and migrations, shown to admins."""
+    """Servers, migrations and aggregates, shown to admins.
+
+    :ivar aggregates: {name: names of its hosts}
+    """
 
     def __init__(self, cloud):
         super().__init__(cloud)
         self.servers = {}
         self.migrations = []
+        self.aggregates = {}
 
     def reset(self):
         super().reset()
         self.servers.clear()
         self.migrations.clear()
+        self.aggregates.clear()
 
     def add(self, project_id, host, policy=None):
         """Add a server; returns its id."""
@@ -225,6 +230,10 @@ class Nova(_Fake):
             handler.send(200, {'migrations': [
                 migration for migration in self.migrations
                 if migration['instance_uuid'] == query['instance_uuid']]})
+        elif path == '/v2.1/os-aggregates':
+            handler.send(200, {'aggregates': [
+                {'name': name, 'hosts': list(hosts)}
+                for name, hosts in self.aggregates.items()]})
         elif path.removeprefix('/v2.1/servers/') in self.servers:
             handler.send(200, {'server': self.servers[
                 path.removeprefix('/v2.1/servers/')]})

@@ -119,8 +119,8 @@ def test_purge_keeps_what_a_launch_may_come_to_need(keyservice, run):
     status, _output, errors = run('purge', old)
     assert status == 1
     assert f'{timeutils.utcnow():%Y-%m-%d}' in errors
-    assert 'less than the 120 s' in errors
-    age(keyservice, 119)
+    assert 'less than the 1020 s' in errors
+    age(keyservice, 1019)
     assert run('purge', old)[0] == 1
     age(keyservice, 2)
     assert run('purge', old)[0] == 0

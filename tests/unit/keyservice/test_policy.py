@@ -25,11 +25,17 @@ READ = {'attestation:firmwares:list', 'attestation:firmwares:show',
         'attestation:policies:list-revisions',
         'attestation:policies:show-revision',
         'attestation:launches:list', 'attestation:launches:show',
+        'attestation:launches:show-certificates',
+        'attestation:launches:show-evidence',
+        'attestation:launches:list-events',
         'attestation:platforms:list', 'attestation:platforms:show'}
 WRITE = {'attestation:firmwares:upload', 'attestation:firmwares:delete',
          'attestation:policies:create', 'attestation:policies:update',
          'attestation:policies:delete', 'attestation:policies:revoke',
-         'attestation:policies:restore'}
+         'attestation:policies:restore',
+         'attestation:launches:upload-session',
+         'attestation:launches:upload-secret',
+         'attestation:launches:decide'}
 COMPUTE = {'attestation:launches:create', 'attestation:launches:evidence',
            'attestation:launches:outcome'}
 OPERATE = {'attestation:launches:list-all', 'attestation:launches:show-all',

@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Holding launches to what their policy says now, besides what is measured.
+"""
+
+from nova_sev_attest.keyservice.db import clock
+from nova_sev_attest.keyservice import errors
+from nova_sev_attest.keyservice import limits
+from nova_sev_attest.keyservice.objects import policies
+
+
+class Limiting:
+    """:param parts: Parts"""
+
+    def __init__(self, parts):
+        self._parts = parts
+
+    def content(self, launch):
+        """What a launch's policy says, in force or not.
+
+        :returns: Content, None when the policy was deleted
+        """
+        policy = self._find(launch)
+        return policy and policy.content
+
+    def of(self, launch):
+        """The policy that a launch began under, if it is in force.
+
+        :returns: Policy, at the launch's revision
+        :raises Denied: it was deleted or revoked
+        """
+        policy = self._find(launch)
+        if policy is None:
+            raise errors.Denied(
+                'policy_deleted',
+                'The launch\'s policy was deleted in the meantime.')
+        if policy.revoked_at is not None:
+            raise errors.Denied('policy_revoked',
+                                'The launch\'s policy is revoked.')
+        return policy
+
+    def check(self, launch):
+        """Hold a launch to its policy's limits as they are at this moment.
+
+        :returns: Policy
+        :raises Denied: a limit does not allow it, or the policy is not in
+            force any more
+        :raises Unavailable: Nova cannot be asked for the host's aggregates
+        """
+        policy = self.of(launch)
+        found = policy.content.limits
+        aggregates = ()
+        if limits.need_aggregates(found):
+            aggregates = self._parts.servers.aggregates_of(launch.host)
+        with self._parts.database.reader() as session:
+            now = clock.read(session)
+        limits.check(found, server_id=launch.server_id, aggregates=aggregates,
+                     now=now, release_count=policy.release_count)
+        return policy
+
+    def _find(self, launch):
+        with self._parts.database.reader() as session:
+            return policies.find_by_id(
+                session, launch.project_id, launch.policy_id,
+                launch.policy_revision)
