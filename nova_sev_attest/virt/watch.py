@@ -136,9 +136,13 @@ class Watch:
     def _runs_unattested(self, guest):
         if not isinstance(guest, guard.GuardedGuest):
             return False
-        if guest.launch_marker() is None or guest.is_released():
+        # In this order: a launch marks its guest and then resumes it, and
+        # what is unmarked after it was seen to run ran so.
+        run = guest.id
+        if guest.get_power_state(self._host) != power_state.RUNNING:
             return False
-        return guest.get_power_state(self._host) == power_state.RUNNING
+        return (guest.launch_marker() is not None and
+                not guest.is_released() and guest.id == run)
 
     def _write_down(self, uuid):
         context = nova_context.get_admin_context()

@@ -125,6 +125,31 @@ def test_release_of_another_run_is_none(written):
     assert guest.state == power_state.SHUTDOWN
 
 
+class ReleasedMeanwhile(fakes.Guest):
+    """Waits paused when it is looked at, and runs attested right after."""
+
+    def get_power_state(self, host):
+        seen, self.state = self.state, power_state.RUNNING
+        self._domain.xml = make_guest(mark='released')._domain.xml
+        return seen
+
+
+def test_launch_that_goes_on_while_one_looks(written):
+    for first in (power_state.PAUSED, power_state.RUNNING):
+        guest = make_guest(first)
+        guest.__class__ = ReleasedMeanwhile
+        assert make(guest).look() == []
+        assert guest.state == power_state.RUNNING
+
+
+def test_next_run_is_not_the_one_that_was_seen(written):
+    guest = make_guest()
+    ids = iter((6, 7))
+    guest._domain.ID = lambda: next(ids)
+    assert make(guest).look() == []
+    assert guest.state == power_state.RUNNING
+
+
 def test_other_events_are_novas(written):
     guest = make_guest()
     watching = make(guest)
