@@ -131,6 +131,11 @@ def marker(domain):
                   element.get('run'))
 
 
+def marker_of(xml):
+    """marker() of a text, which one without any is not parsed for."""
+    return marker(parse(xml)) if NAMESPACE in xml else None
+
+
 def is_released(domain):
     """Whether a live definition says that this very run was released."""
     found = marker(domain)
@@ -157,12 +162,10 @@ def unreleased(xml):
     Nova reads live definitions and defines them again, and a release is
     never part of a definition.
     """
-    if NAMESPACE not in xml:
-        return xml
-    domain = parse(xml)
-    found = marker(domain)
+    found = marker_of(xml)
     if found is None or found.state == PENDING:
         return xml
+    domain = parse(xml)
     mark_pending(domain, found.launch_id)
     return to_text(domain)
 

@@ -22,8 +22,9 @@ either: neither into a file nor to another host.
 Nova makes its Host and its Guests itself, in many places and inside its
 constructor. So they are not replaced but given the guarding class in place:
 Nova's volume, network and image helpers, which hold the Host already, are
-then guarded with it, and there is no second libvirt connection. Anything
-that is not exactly Nova's class, such as a test's stand-in, is left alone.
+then guarded with it, and there is no second libvirt connection. A stand-in
+of a test is left alone; a class that a later Nova derives from its own is
+refused, for nothing would guard it.
 """
 
 import contextlib
@@ -47,8 +48,8 @@ class GuardedGuest(libvirt_guest.Guest):
     def is_guarded(self):
         """Whether this domain may run attested only.
 
-        One that was defined for attestation is, and in required mode every
-        one with encrypted memory.
+        One that was defined for attestation is, whatever became of its
+        definition, and in required mode every one with encrypted memory.
         """
         return _is_guarded(self._encoded_xml)
 
@@ -98,7 +99,7 @@ class GuardedGuest(libvirt_guest.Guest):
 
     def launch_marker(self):
         """The Marker of the domain as it is now, None without one."""
-        return domain_xml.marker(domain_xml.parse(self._encoded_xml))
+        return domain_xml.marker_of(self._encoded_xml)
 
     def is_released(self):
         """Whether this run of the domain was attested and released."""
@@ -123,9 +124,9 @@ class GuardedGuest(libvirt_guest.Guest):
 
 
 def _is_guarded(xml):
-    return domain_xml.technology_of(xml) is not None and (
-        CONF.sev_attest.mode == scope.REQUIRED or
-        domain_xml.marker(domain_xml.parse(xml)) is not None)
+    return domain_xml.marker_of(xml) is not None or (
+        CONF.sev_attest.mode == scope.REQUIRED and
+        domain_xml.technology_of(xml) is not None)
 
 
 def guard_guest(guest, permits):
@@ -133,11 +134,26 @@ def guard_guest(guest, permits):
 
     :param permits: the GuardedHost's set of UUIDs that may be started now
     :returns: the same guest
+    :raises RuntimeError: it is of a class that cannot be guarded
     """
-    if type(guest) is libvirt_guest.Guest:
+    if _is_exactly(guest, libvirt_guest.Guest, GuardedGuest):
         guest.__class__ = GuardedGuest
         guest._permits = permits
     return guest
+
+
+def _is_exactly(thing, novas, ours):
+    """Whether it is Nova's and to be guarded; not so a test's stand-in.
+
+    :raises RuntimeError: it is neither Nova's, nor ours, nor a stand-in
+    """
+    kind = type(thing)
+    if issubclass(kind, novas) and kind is not novas and (
+            not issubclass(kind, ours)):
+        raise RuntimeError(
+            f'{kind.__module__}.{kind.__qualname__} cannot be guarded; this '
+            f'release of nova-sev-attest does not know this Nova')
+    return kind is novas
 
 
 class GuardedHost(libvirt_host.Host):
@@ -179,7 +195,10 @@ class GuardedHost(libvirt_host.Host):
 
 
 def guard_host(host):
-    """Make Nova's Host a GuardedHost in place."""
-    if type(host) is libvirt_host.Host:
+    """Make Nova's Host a GuardedHost in place.
+
+    :raises RuntimeError: it is of a class that cannot be guarded
+    """
+    if _is_exactly(host, libvirt_host.Host, GuardedHost):
         host.__class__ = GuardedHost
         host._attestation_permits = set()

@@ -118,6 +118,18 @@ def test_optional_mode_guards_marked_domains_only(config):
     assert fakes.make_guest(marked()).is_guarded()
 
 
+def test_mark_guards_what_lost_its_launch_security(config):
+    # As by 'virsh edit'.
+    for mode in ('required', 'optional'):
+        config.config(group='sev_attest', mode=mode)
+        domain = marked(xml=fakes.PLAIN_DOMAIN)
+        for run in (fakes.make_guest(domain).launch,
+                    fakes.make_guest(domain).resume):
+            with pytest.raises(exceptions.UnattestedRun):
+                run()
+        assert domain.calls == []
+
+
 def test_release_marks_the_live_definition_alone():
     domain = marked()
     fakes.make_guest(domain).mark_released('launch')
@@ -183,6 +195,18 @@ def test_permit_ends_with_its_block(host):
         raise KeyboardInterrupt
     with pytest.raises(exceptions.UnattestedRun):
         guest.launch()
+
+
+@pytest.mark.parametrize('novas, ours, make', [
+    (libvirt_guest.Guest, guard.GuardedGuest,
+     lambda kind: guard.guard_guest(kind(fakes.Domain()), set())),
+    (libvirt_host.Host, guard.GuardedHost,
+     lambda kind: guard.guard_host(kind('qemu:///system')))])
+def test_class_of_a_nova_to_come_is_refused(novas, ours, make):
+    with pytest.raises(RuntimeError, match='Later cannot be guarded'):
+        make(type('Later', (novas,), {}))
+    make(novas)
+    make(ours)
 
 
 def test_stand_ins_are_left_alone(host):
