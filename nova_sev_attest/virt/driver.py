@@ -63,23 +63,30 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         super().__init__(virtapi, read_only)
         guard.guard_host(self._host)
         self._attesters = attesters.load()
+        self._host_name = CONF.host
         self._platforms = platforms.PlatformCache()
-        self._records = records.LaunchRecords(CONF.state_path, CONF.host)
+        self._records = records.LaunchRecords(CONF.state_path,
+                                              self._host_name)
         self._owner_waits = waiting.OwnerWaits(waiting.limit_of(CONF))
+        self._startup = waiting.Startup()
         # Launches under way, by server; also those that were released and
         # wait for their network before Nova resumes them.
         self._launches = {}
         # Servers that Nova will wait for, and whether they were launched.
         self._awaited = {}
-        self._watch = watch.Watch(self._host, CONF.host, self._launches)
+        self._watch = watch.Watch(self._host, self._host_name,
+                                  self._launches)
         self._transport = None
 
     def init_host(self, host):
         """Also finish what an earlier nova-compute left unfinished."""
+        # Until Nova first counts this host's resources, it starts servers
+        # one after another and answers nobody.
+        self._startup.begin()
         super().init_host(host)
         recovery.Recovery(
-            self._host, CONF.host, self._records, self._report_left_over,
-            CONF.sev_attest.report_timeout).run()
+            self._host, self._host_name, self._records,
+            self._report_left_over, CONF.sev_attest.report_timeout).run()
 
     def _report_left_over(self, identity, status, reason, deadline):
         self._get_transport().report_outcome(identity, status, reason,
@@ -154,6 +161,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 return launch
             except BaseException as failure:
                 self._end(launch)
+                self._startup.failed(failure)
                 if not isinstance(failure, Exception):
                     raise
                 if again and self._platform_changed(failure, launch):
@@ -165,15 +173,17 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
     def _new_launch(self, context, domain, technology, instance, start):
         settings = CONF.sev_attest
         return steps.Launch(
-            instance=instance, host=self._host, host_name=CONF.host,
+            instance=instance, host=self._host, host_name=self._host_name,
             technology=technology, attester=self._attesters[technology],
             transport=self._get_transport(), platforms=self._platforms,
-            records=self._records, owner_waits=self._owner_waits,
+            records=self._records,
+            owner_waits=self._startup.owner_waits(self._owner_waits),
             domain=domain, start=start,
-            launch_timeout=settings.launch_timeout,
+            launch_timeout=self._startup.launch_timeout(
+                settings.launch_timeout),
             owner_timeout=settings.owner_timeout,
             report_timeout=settings.report_timeout,
-            events=events.ActionEvents(context, CONF.host, instance))
+            events=events.ActionEvents(context, self._host_name, instance))
 
     def _end(self, launch):
         self._launches.pop(launch.instance.uuid, None)
@@ -279,16 +289,30 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         if (self._needs_suspend_resume_for_snapshot(
                 live_snapshot, current_power_state) and
                 self._is_attested(instance)):
-            raise exception.OperationNotSupportedForMemEncryption(
-                operation='cold snapshot of a running server (stop it '
-                          'first)', instance_uuid=instance.uuid)
+            self._refuse_snapshot(context, instance)
         super()._suspend_guest_for_snapshot(
             context, live_snapshot, current_power_state, instance)
+
+    def _refuse_snapshot(self, context, instance):
+        refusal = exception.OperationNotSupportedForMemEncryption(
+            operation='cold snapshot of a running server (stop it first)',
+            instance_uuid=instance.uuid)
+        # Nova answered the request long ago, and tells nobody why the image
+        # goes away.
+        action_events = events.ActionEvents(context, self._host_name,
+                                            instance)
+        try:
+            with action_events.event('sev_attest_snapshot',
+                                     lambda failure: failure):
+                raise refusal
+        finally:
+            action_events.close(EVENTS_TIMEOUT)
 
     def check_can_live_migrate_destination(
             self, context, instance, src_compute_info, dst_compute_info,
             block_migration=False, disk_over_commit=False):
-        self._refuse_migration(instance)
+        self._refuse_migration(
+            scope.is_attested(instance, CONF.sev_attest.mode))
         return super().check_can_live_migrate_destination(
             context, instance, src_compute_info, dst_compute_info,
             block_migration, disk_over_commit)
@@ -296,7 +320,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
     def check_can_live_migrate_source(self, context, instance,
                                       dest_check_data,
                                       block_device_info=None):
-        self._refuse_migration(instance)
+        self._refuse_migration(self._is_attested(instance))
         return super().check_can_live_migrate_source(
             context, instance, dest_check_data, block_device_info)
 
@@ -330,6 +354,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
 
     def get_available_resource(self, nodename):
         """Also look for such guests, as often as Nova counts resources."""
+        self._startup.end()
         try:
             self._watch.look()
         except Exception:
@@ -378,8 +403,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                     operation=operation, instance_uuid=instance.uuid))
 
     @staticmethod
-    def _refuse_migration(instance):
-        if scope.is_attested(instance, CONF.sev_attest.mode):
+    def _refuse_migration(attested):
+        if attested:
             raise exception.MigrationPreCheckError(
                 reason='a guest that is attested at launch cannot be live '
                        'migrated; migrate it cold, which attests it anew')

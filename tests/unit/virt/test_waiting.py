@@ -15,6 +15,7 @@ import types
 from nova import exception
 import pytest
 
+from nova_sev_attest.client import exceptions as client_exceptions
 from nova_sev_attest.virt import exceptions
 from nova_sev_attest.virt import waiting
 
@@ -44,3 +45,34 @@ def test_places():
     waits.end('a')
     waits.begin('c')
     waits.end('nobody')
+
+
+def test_nobody_is_waited_for_while_nova_compute_starts():
+    ordinary = waiting.OwnerWaits(2)
+    startup = waiting.Startup()
+    assert startup.owner_waits(ordinary) is ordinary
+    startup.begin()
+    waits = startup.owner_waits(ordinary)
+    with pytest.raises(exceptions.AttestationRefused,
+                       match='just starting') as caught:
+        waits.begin('a')
+    assert isinstance(caught.value, exception.BuildAbortException)
+    waits.end('a')
+    startup.end()
+    assert startup.owner_waits(ordinary) is ordinary
+
+
+def test_service_that_is_away_is_waited_for_once_while_starting():
+    startup = waiting.Startup()
+    away = client_exceptions.ServiceUnavailable('no answer')
+    startup.failed(away)
+    assert startup.launch_timeout(60) == 60
+    startup.begin()
+    startup.failed(client_exceptions.AttestationDenied(403, 'c', 'd'))
+    assert startup.launch_timeout(60) == 60
+    startup.failed(away)
+    assert startup.launch_timeout(60) == 6
+    startup.end()
+    assert startup.launch_timeout(60) == 60
+    startup.begin()
+    assert startup.launch_timeout(60) == 60
