@@ -16,11 +16,15 @@ import contextlib
 import copy
 import os
 import sys
+import time
 from unittest import mock
 
 import fixtures
+from nova import context as nova_context
+from nova import objects
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.functional.libvirt import base
+from nova.virt import event as virtevent
 from nova.virt.libvirt import driver
 from nova.virt.libvirt import host
 from nova.virt.libvirt import utils as libvirt_utils
@@ -37,6 +41,14 @@ KERNEL = b'a kernel'
 INITRD = b'an initrd'
 COMMAND_LINE = 'console=ttyS0'
 
+#: What happens to a guest in a launch, in this order.
+LAUNCH = ['start', 'measure', 'inject', 'mark', 'run']
+
+# Seconds that anything may take that happens soon. Nova's tests give up
+# after five, which two busy processors need at times.
+PATIENCE = 60.0
+_LOOKS_PER_SECOND = 10
+
 
 def _create_image(driver, context, instance, *args, **kwargs):
     """What Nova does here, as far as the driver reads it back."""
@@ -48,14 +60,25 @@ def _create_image(driver, context, instance, *args, **kwargs):
     return False, False
 
 
+def power_off_only(driver, context, instance, *args, **kwargs):
+    """Nova's migrate_disk_and_power_off, which moves disks by ssh."""
+    driver.power_off(instance)
+    return '{}'
+
+
 class SevTestCase(base.ServersTestBase):
     """Starts no compute service: a test does, once it has set its flags."""
 
     microversion = 'latest'
     ADMIN_API = True
+    # What a user asked for is answered before it is done.
+    CAST_AS_CALL = False
     mode = 'required'
 
     def setUp(self):
+        self.connections = {}
+        # Where launches are recorded: not for another test's nova-compute.
+        state = self.useFixture(fixtures.TempDir()).path
         # Nova looks for it beside its package, where a wheel does not put
         # it.
         paste = os.path.join(sys.prefix, 'etc', 'nova', 'api-paste.ini')
@@ -74,9 +97,10 @@ class SevTestCase(base.ServersTestBase):
         server = keyservice.Server(self.service)
         self.addCleanup(server.stop)
         self.flags(group='sev_attest', mode=self.mode, auth_type='none',
-                   endpoint_override=server.url, launch_timeout=5.0,
-                   timeout=2.0, report_timeout=1.0, max_retries=2,
+                   endpoint_override=server.url, launch_timeout=PATIENCE,
+                   timeout=PATIENCE, report_timeout=PATIENCE, max_retries=2,
                    retry_delay=0.05)
+        self.flags(state_path=state)
         self._make_images()
 
     def _clear_attrs(self):
@@ -91,6 +115,7 @@ class SevTestCase(base.ServersTestBase):
     def _get_connection(self, *args, **kwargs):
         with mock.patch.object(fakelibvirt, 'Connection', fakes.Connection):
             self.connection = super()._get_connection(*args, **kwargs)
+        self.connections[self.connection.hostname] = self.connection
         return self.connection
 
     def _make_images(self):
@@ -116,21 +141,70 @@ class SevTestCase(base.ServersTestBase):
         self.glance.create(None, image)
         return image['id']
 
-    def start_sev_compute(self):
+    def start_sev_compute(self, hostname='compute1'):
         return self.start_compute(
+            hostname,
             libvirt_version=versionutils.convert_version_to_int(
                 driver.MIN_LIBVIRT_STATELESS_FIRMWARE),
             qemu_version=versionutils.convert_version_to_int(
                 host.MIN_QEMU_SEV_ES_VERSION))
 
+    def _wait_for_server_parameter(self, server, expected_params,
+                                   max_retries=None, api=None,
+                                   wait_for_fault_key=True):
+        api = api or self.api
+
+        def look():
+            return api.get_server(server['id'])
+
+        return self.wait_until(
+            lambda: self._shows(look(), expected_params, wait_for_fault_key),
+            lambda: f'{expected_params} did not come: {look()}')
+
+    @staticmethod
+    def _shows(server, expected, wait_for_fault_key):
+        if any(server[name] != value for name, value in expected.items()):
+            return None
+        # The fault comes after the state.
+        if (wait_for_fault_key and expected.get('status') == 'ERROR' and
+                'fault' not in server):
+            return None
+        return server
+
+    def wait_until(self, seen, problem):
+        """Wait for what happens soon.
+
+        :param seen: called until it gives something true
+        :param problem: called for the message if it never does
+        :returns: what seen gave
+        """
+        for _ in range(int(PATIENCE * _LOOKS_PER_SECOND)):
+            result = seen()
+            if result:
+                return result
+            time.sleep(1 / _LOOKS_PER_SECOND)
+        self.fail(problem())
+
     def boot(self, image, expected_state='ACTIVE', networks='none',
-             metadata=None):
-        request = self._build_server(image_uuid=image, networks=networks)
-        if metadata is not None:
-            request['metadata'] = metadata
+             **request):
+        request = self._build_server(
+            image_uuid=image, networks=networks) | request
         server = self.api.post_server({'server': request})
-        server = self._wait_for_state_change(server, expected_state)
-        return self.api.get_server(server['id'])
+        return self._wait_for_state_change(server, expected_state)
+
+    def act(self, server, action, expected_state=None, **parameters):
+        """Ask for an action on a server, and wait for its state after."""
+        self.api.post_server_action(
+            server['id'], {action: parameters or None})
+        if expected_state is None:
+            return server
+        return self._wait_for_server_parameter(server, {
+            'status': expected_state, 'OS-EXT-STS:task_state': None})
+
+    def refuse(self, operation, answer):
+        """Make the key service give an answer to one operation."""
+        self.service.interfere = (
+            lambda now, launch_id: answer if now == operation else None)
 
     def await_network(self, plug):
         """Make Nova wait for a port of the next servers.
@@ -151,16 +225,107 @@ class SevTestCase(base.ServersTestBase):
             lambda driver, network_info: [
                 ('network-vif-plugged', vif['id']) for vif in network_info])
 
-    def events(self, server):
-        return self.connection.events.get(server['id'], [])
+    @contextlib.contextmanager
+    def one_launch(self, server, host='compute1', after=()):
+        """Hold a block to a single new launch of a server, on one host.
+
+        With an id, a token and a session that no launch had before, in the
+        order of LAUNCH, and reported as running.
+
+        :param after: what happens to the guest on that host before
+        """
+        before = dict(self.service.launches)
+        self.forget_events(server)
+        yield
+        new = {launch_id: launch for launch_id, launch
+               in self.service.launches.items() if launch_id not in before}
+        self.assertEqual([server['id']], [
+            launch['request']['launch']['server_id']
+            for launch in new.values()])
+        (launch,) = new.values()
+        self.assertEqual(host, launch['request']['launch']['host'])
+        for fresh in ('token', 'session'):
+            self.assertNotIn(launch[fresh], [
+                earlier[fresh] for earlier in before.values()])
+        # The service refuses a measurement of another session.
+        self.assertEqual([*after, *LAUNCH], self.events(server, host))
+        for other in set(self.connections) - {host}:
+            self.assertNotIn('run', self.events(server, other))
+        self.assertEqual('running', launch['outcome']['status'])
+
+    @contextlib.contextmanager
+    def no_launch(self, server, events=()):
+        """Hold a block to no launch of a server, and these events."""
+        before = list(self.service.order)
+        self.forget_events(server)
+        yield
+        self.assertEqual(before, self.service.order)
+        for name in self.connections:
+            self.assertEqual(list(events) if name == 'compute1' else [],
+                             self.events(server, name))
+
+    def domain(self, server, host='compute1'):
+        """A server's domain, as an operator could take it in hand."""
+        return self.connections[host].lookupByUUIDString(server['id'])
+
+    def events(self, server, host='compute1'):
+        """What happened to a server's guest on a host, in order."""
+        return self.connections[host].events.get(server['id'], [])
+
+    def forget_events(self, server):
+        for connection in self.connections.values():
+            connection.events.get(server['id'], [])[:] = []
+
+    def instance(self, server):
+        return objects.Instance.get_by_uuid(
+            nova_context.get_admin_context(), server['id'])
+
+    def action_events(self, server, action):
+        """Results by event of a server's latest action of a name."""
+        found = next(one for one in self.api.get_instance_actions(
+            server['id']) if one['action'] == action)
+        return {event['event']: event['result'] for event in
+                self.api.get_instance_action_details(
+                    server['id'], found['request_id'])['events']}
+
+    def hear(self, driver):
+        """Let a driver hear of what happens in its libvirt.
+
+        What libvirt's events go through before, Nova's tests leave out.
+        """
+        host = driver._host
+
+        def heard(connection, domain, event, detail, opaque):
+            transition = {
+                fakelibvirt.VIR_DOMAIN_EVENT_STARTED:
+                    virtevent.EVENT_LIFECYCLE_STARTED,
+                fakelibvirt.VIR_DOMAIN_EVENT_RESUMED:
+                    virtevent.EVENT_LIFECYCLE_RESUMED}.get(event)
+            if transition is not None:
+                driver.emit_event(virtevent.LifecycleEvent(
+                    domain.UUIDString(), transition))
+
+        host.get_connection().domainEventRegisterAny(
+            None, fakelibvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, heard, None)
 
     def assert_nothing_ran_or_is_left(self, server):
         """No instruction of the guest, no domain, no allocation."""
-        self.assertNotIn('run', self.events(server))
-        self.assertEqual({}, self.connection._vms)
-        self.assertEqual({}, self.connection._running_vms)
-        self.assertEqual({}, self.placement.get(
-            f'/allocations/{server["id"]}').body['allocations'])
+        for name in self.connections:
+            self.assertNotIn('run', self.events(server, name))
+        self.assert_nothing_is_left(server)
+
+    def assert_nothing_is_left(self, server):
+        """No domain, no allocation."""
+        for connection in self.connections.values():
+            self.assertEqual({}, connection._vms)
+            self.assertEqual({}, connection._running_vms)
+        # Nova takes them back after the server shows its last state.
+        self.wait_until(lambda: not self._allocations(server),
+                        lambda: f'allocations: {self._allocations(server)}')
+
+    def _allocations(self, server):
+        return self.placement.get(
+            f'/allocations/{server["id"]}').body['allocations']
 
     def fault(self, server):
         message = self.api.get_server(server['id'])['fault']['message']

@@ -66,6 +66,23 @@ class Domain(fakelibvirt.Domain):
         return int(self._state in (fakelibvirt.VIR_DOMAIN_RUNNING,
                                    fakelibvirt.VIR_DOMAIN_PAUSED))
 
+    def shutdown(self):
+        self._live_metadata = None
+        self.events.append('shutdown')
+        self._state = fakelibvirt.VIR_DOMAIN_SHUTOFF
+        self._connection._mark_not_running(self)
+
+    def suspend(self):
+        self.events.append('pause')
+        super().suspend()
+
+    def reset(self, flags=0):
+        """From outside or, as far as libvirt is concerned, inside."""
+        if self._defined.findtext('on_reboot') == 'destroy':
+            self.destroy()
+        else:
+            self.events.append('run')
+
     def resume(self):
         self.events.append('run')
         super().resume()
@@ -74,7 +91,8 @@ class Domain(fakelibvirt.Domain):
 
     def destroy(self):
         self._live_metadata = None
-        self.events.append('destroy')
+        if self.isActive():
+            self.events.append('destroy')
         super().destroy()
 
     def setMetadata(self, metadata_type, metadata, key, uri, flags=0):

@@ -18,6 +18,7 @@ from nova import context
 from nova import exception
 from nova import objects
 from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.tests.functional.api import client
 
 from nova_sev_attest.virt import attesters
 from nova_sev_attest.virt import exceptions
@@ -40,8 +41,7 @@ class OptionalTest(base.SevTestCase):
     def test_property_asks(self):
         server = self.boot(self.sev_image,
                            metadata={'attestation_policy': 'web'})
-        self.assertEqual(['start', 'measure', 'inject', 'mark', 'run'],
-                         self.events(server))
+        self.assertEqual(base.LAUNCH, self.events(server))
 
     def test_flavor_demands(self):
         flavor = self._create_flavor(
@@ -71,6 +71,35 @@ class OptionalTest(base.SevTestCase):
         instance = objects.Instance.get_by_uuid(
             context.get_admin_context(), server['id'])
         self.assertFalse(driver._soft_reboot(instance))
+
+
+class FlavorTest(base.SevTestCase):
+
+    def _traits(self):
+        return {trait for trait in self._get_provider_traits(
+            self.compute_rp_uuids['compute1']) if 'SEV_ATTEST' in trait}
+
+    def test_hosts_that_attest_can_be_demanded(self):
+        self.start_sev_compute()
+        self.assertEqual({'CUSTOM_SEV_ATTEST', 'CUSTOM_SEV_ATTEST_AMD_SEV'},
+                         self._traits())
+        flavor = self._create_flavor(extra_spec={
+            'trait:CUSTOM_SEV_ATTEST': 'required'})
+        server = self.boot(self.sev_image,
+                           flavorRef=f'http://fake.server/{flavor}')
+        self.assertEqual(base.LAUNCH, self.events(server))
+
+    def test_api_validates_our_extra_specs(self):
+        flavor = self._create_flavor(extra_spec={
+            'sev_attest:mode': 'optional'})
+        for wrong, told in (
+                ({'sev_attest:mode': 'sometimes'}, 'required, optional'),
+                ({'sev_attest:moed': 'required'}, 'sev_attest:moed')):
+            error = self.assertRaises(
+                client.OpenStackApiException, self.api.post_extra_spec,
+                flavor, {'extra_specs': wrong})
+            self.assertEqual(400, error.response.status_code)
+            self.assertIn(told, str(error))
 
 
 class OperationsTest(base.SevTestCase):
