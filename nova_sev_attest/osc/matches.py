@@ -57,13 +57,13 @@ def inputs(launch, policy=None):
     texts = _texts(policy)
     verdict = launch.get('verdict')
     if verdict:
-        return [Input(words, _text(texts, verdict[name]), MATCHED)
+        return [Input(words, _text(texts, name, verdict[name]), MATCHED)
                 for name, _, words in _INPUTS
                 if verdict.get(name) is not None]
     reason = launch.get('reason') or {}
     claimed, allowed = reason.get('claimed') or {}, reason.get('allowed') or {}
     return [
-        Input(words, _text(texts, claimed.get(name)),
+        Input(words, _text(texts, name, claimed.get(name)),
               DIFFERS if member in allowed else CLAIMED,
               tuple(allowed.get(member) or ()))
         for name, member, words in _INPUTS
@@ -77,7 +77,9 @@ def _texts(policy):
             for text in (policy or {}).get('command_lines') or ()}
 
 
-def _text(texts, value):
-    if value in texts:
-        return f'"{texts[value]}"'
-    return value
+def _text(texts, name, value):
+    from nova_sev_attest.launch import profile
+
+    if name == 'cpu_signature' and isinstance(value, int):
+        return profile.cpu_name(value)
+    return f'"{texts[value]}"' if value in texts else value

@@ -37,6 +37,8 @@ _MARKS = {
     matches.DIFFERS: ('\u2717', _BAD, 'not allowed'),
     matches.CLAIMED: ('?', _OPEN, 'the host\'s word only'),
 }
+# Who verifies: what is said where the key service knows nothing.
+_UNKNOWN = {'owner': 'Its owner verifies; the key service holds no verdict.'}
 _LABEL_X, _VALUE_X, _STATE_X = _MARGIN + 26, 190, 760
 _BAR_X, _BAR_END = 290, 830
 
@@ -171,7 +173,9 @@ def _measured(page, launch, policy):
     page.heading('What was measured')
     found = matches.inputs(launch, policy)
     if not found:
-        page.text(_MARGIN, 'Nothing is known yet.', fill=_FAINT)
+        page.text(_MARGIN, _UNKNOWN.get(launch.get('verifier'),
+                                        'Nothing is known yet.'),
+                  fill=_FAINT)
         page.y += _LINE
     for each in found:
         mark, colour, words = _MARKS[each.state]

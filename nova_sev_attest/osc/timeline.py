@@ -23,7 +23,7 @@ _STEPS = {
     'launch.evidence_refused': 'other evidence refused',
     'launch.awaiting_release': 'waits for the owner\'s release',
     'launch.approved': 'approved',
-    'launch.released': 'verified and released',
+    'launch.released': 'released',
     'launch.running': 'running',
     'launch.failed': 'failed on the host',
     'launch.denied': 'denied',
