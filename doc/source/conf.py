@@ -15,9 +15,11 @@ author = 'nova-sev-attest developers'
 copyright = 'nova-sev-attest developers'
 
 extensions = [
+    'cliff.sphinxext',
     'openstackdocstheme',
     'oslo_config.sphinxext',
     'oslo_policy.sphinxext',
+    'sphinx.ext.autodoc',
 ]
 
 openstackdocs_auto_name = False
