@@ -64,6 +64,8 @@ class Usage(enum.IntEnum):
 
 
 class Algorithm(enum.IntEnum):
+    """The SEV API's number of what a key does or how a signature was made."""
+
     INVALID = 0x0
     RSA_SHA256 = 0x1
     ECDSA_SHA256 = 0x2
@@ -117,7 +119,13 @@ class Signature:
 
     @classmethod
     def parse(cls, data):
-        """Parse 520 bytes; raises CertificateMalformed."""
+        """Parse a slot.
+
+        :param data: 520 bytes: usage and algorithm (u32, little-endian),
+            then 512 bytes of signature.
+        :raises CertificateMalformed: an unknown number, or bytes where zeros
+            have to be.
+        """
         usage, algorithm, value = _SIGNATURE.unpack(data)
         usage = _enum(Usage, usage, "a signature's usage")
         algorithm = _enum(Algorithm, algorithm, "a signature's algorithm")
@@ -135,6 +143,7 @@ class Signature:
         return cls(usage, algorithm, value)
 
     def to_bytes(self):
+        """The slot, 520 bytes, as parse() takes it."""
         return _SIGNATURE.pack(self.usage, self.algorithm, self.data)
 
 

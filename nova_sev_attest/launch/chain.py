@@ -113,18 +113,22 @@ class VerifiedPlatform:
 
     @property
     def anchor_name(self):
+        """Name of the root, such as ``amd-milan``."""
         return self.facts.anchor_name
 
     @property
     def emulated(self):
+        """Whether the root is an emulated platform's."""
         return self.facts.emulated
 
     @property
     def api(self):
+        """(major, minor) of the firmware that made the PDH."""
         return self.facts.api
 
     @property
     def cek_fingerprint(self):
+        """SHA-256 of the whole CEK certificate, 32 bytes."""
         return self.facts.cek_fingerprint
 
 

@@ -36,34 +36,50 @@ class FormatError(LaunchError):
 
 
 class CertificateMalformed(FormatError):
+    """Bytes that are no SEV certificate, ASK or ARK."""
+
     code = 'certificate_malformed'
 
 
 class PolicyMalformed(FormatError):
+    """No SEV policy word, or a version that none can hold."""
+
     code = 'policy_malformed'
 
 
 class FirmwareMalformed(FormatError):
+    """A firmware image of another size, or with a damaged table."""
+
     code = 'firmware_malformed'
 
 
 class KernelHashesMalformed(FormatError):
+    """Hashes of another size, or a command line that has no hash."""
+
     code = 'kernel_hashes_malformed'
 
 
 class VmsaMalformed(FormatError):
+    """A vCPU's register, or their number, that no save area can have."""
+
     code = 'vmsa_malformed'
 
 
 class SessionMalformed(FormatError):
+    """Keys, a session or a GODH certificate of another size or form."""
+
     code = 'session_malformed'
 
 
 class EvidenceMalformed(FormatError):
+    """A measurement or a version of another size."""
+
     code = 'evidence_malformed'
 
 
 class SecretMalformed(FormatError):
+    """Secrets that no table can hold, or a packet of another form."""
+
     code = 'secret_malformed'
 
 

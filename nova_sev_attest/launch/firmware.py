@@ -66,6 +66,7 @@ class Area:
 
     @property
     def end(self):
+        """Address of the first byte behind it."""
         return self.base + self.size
 
 

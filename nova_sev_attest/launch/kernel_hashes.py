@@ -93,7 +93,15 @@ class KernelHashes:
 
     @classmethod
     def from_digests(cls, kernel_sha256, initrd_sha256=None, command_line=''):
-        """Use hashes made elsewhere; no initrd is None."""
+        """Use hashes made elsewhere.
+
+        :param kernel_sha256: of the kernel's file, 32 bytes.
+        :param initrd_sha256: of the initrd's file, 32 bytes; None: there is
+            no initrd.
+        :param command_line: text, exactly as the guest gets it.
+        :raises KernelHashesMalformed: a hash of another size, or a command
+            line that has no hash.
+        """
         return cls(kernel_sha256,
                    NO_INITRD_SHA256 if initrd_sha256 is None
                    else initrd_sha256,

@@ -107,6 +107,12 @@ def find_digest(keys, policy, evidence, candidates):
 
     Looks at every candidate, whichever it is. This alone decides nothing:
     :func:`verify_measurement` does.
+
+    :param keys: TransportKeys; the TIK alone is used.
+    :param policy: LaunchPolicy of the session.
+    :param evidence: Evidence.
+    :param candidates: iterable of launch digests, 32 bytes each.
+    :raises FormatError: a digest of another size.
     """
     found = None
     for digest in candidates:

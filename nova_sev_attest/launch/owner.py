@@ -56,6 +56,7 @@ class OwnerSession:
 
     @property
     def nonce(self):
+        """What the session's keys were derived with, 16 bytes."""
         return self.session[:16]
 
 

@@ -24,6 +24,8 @@ from nova_sev_attest.launch import errors
 
 
 class Flag(enum.IntFlag):
+    """The bits of a policy word: what the host may not do."""
+
     NODBG = 1 << 0   # the host may not debug the guest
     NOKS = 1 << 1    # keys may not be shared with another guest
     ES = 1 << 2      # SEV-ES required

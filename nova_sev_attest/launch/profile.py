@@ -161,6 +161,7 @@ class LaunchProfile:
     def sev_es(cls, vcpus, signature, state=DEFAULT_INITIAL_STATE):
         """A profile of SEV-ES.
 
+        :param vcpus: 1 to 4096.
         :param signature: number, or the name of a QEMU CPU model.
         :param state: name of an initial state, with or without version.
         """
@@ -198,6 +199,7 @@ def combinations(technology, vcpus=(), signatures=(),
                  states=(DEFAULT_INITIAL_STATE,)):
     """Every profile of a policy's lists.
 
+    :param technology: ``amd-sev`` or ``amd-sev-es``.
     :param vcpus: numbers of vCPUs; for SEV this and what follows is not
         looked at, because SEV measures none of it.
     :param signatures: numbers, or names of QEMU CPU models.

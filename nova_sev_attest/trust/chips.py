@@ -208,7 +208,11 @@ class ChipCertificates:
 
 
 def from_conf(conf, anchors):
-    """ChipCertificates as the group [trust] of the configuration says."""
+    """ChipCertificates as the group [trust] of the configuration says.
+
+    :param conf: that group
+    :param anchors: chain.Anchor objects whose ASKs may have signed a CEK
+    """
     server = None
     if conf.key_server:
         pathlib.Path(conf.chip_cache).mkdir(

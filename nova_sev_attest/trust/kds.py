@@ -112,6 +112,7 @@ class Pause:
         return left if 0.0 < left <= _MAX_PAUSE else 0.0
 
     def set(self, seconds):
+        """Begin a pause of so many seconds."""
         self._until = self._clock() + seconds
         if self._path is not None:
             try:
