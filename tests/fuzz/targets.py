@@ -22,6 +22,7 @@ hypothesis in the unit tests, and a coverage-guided fuzzer,
 import base64
 import dataclasses
 import functools
+import io
 import json
 import struct
 import typing
@@ -174,6 +175,23 @@ def firmware_tables(data):
     area = ours.require_secret_area()
     assert area.base and area.size
     ours.require_hash_table()
+
+
+def _outcome(read):
+    try:
+        return read()
+    except errors.LaunchError as exc:
+        return type(exc), str(exc)
+
+
+@target(_images)
+def firmware_in_pieces(data):
+    """Read from a stream, the end of one piece and the next: as at once."""
+    # One page is missing to a piece.
+    whole = bytes(0x40000 - firmware.GRANULE) + data
+    assert _outcome(lambda: firmware.Firmware.read(io.BytesIO(whole))) == (
+        _outcome(lambda: firmware.Firmware.parse(whole)))
+    firmware.Firmware.parse(data)
 
 
 @target(_images, (emulated_firmware.FirmwareError,))

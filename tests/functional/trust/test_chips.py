@@ -135,7 +135,9 @@ def test_garbage(chip, answer, message):
 def test_cek_of_another_chip(chip):
     chip.amd.add(CHIP, platforms.platform(name='other').cek)
     for _ in range(2):
-        chip.refused(chips.ChipRefused, "did not sign the host's PEK")
+        chip.refused(chips.ChipRefused,
+                     f"{chip.amd.url}, chip {CHIP.hex()}: .* did not sign "
+                     f"the host's PEK")
     assert len(chip.amd.requests) == 1
     assert not list(chip.cache.glob('*.cert'))
 
@@ -175,6 +177,29 @@ def test_waits_no_longer_than_it_should(chip):
         chip.refused(kds.KeyServerUnavailable, 'others are still asking',
                      server=kds.HttpServer(chip.amd.url, deadline=0.1))
     assert chip.get() == chip.cek
+
+
+def test_waits_as_long_as_two_that_ask(chip, monkeypatch):
+    waited = []
+    lock = filelock.FileLock
+
+    def recorded(path, timeout):
+        waited.append(timeout)
+        return lock(path, timeout=timeout)
+
+    monkeypatch.setattr(filelock, 'FileLock', recorded)
+    chip.get(server=kds.HttpServer(chip.amd.url, deadline=3))
+    assert waited == [6]
+
+
+def test_folder_of_the_cache_is_made(chip, tmp_path):
+    cache = tmp_path / 'var' / 'cache'
+    mask = os.umask(0)
+    try:
+        chip.get(cache=cache)
+    finally:
+        os.umask(mask)
+    assert cache.stat().st_mode & 0o777 == 0o755
 
 
 def test_threads_ask_once(chip):
