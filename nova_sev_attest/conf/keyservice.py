@@ -193,6 +193,32 @@ RPC_OPTS = [
              'is not answered, and asked again by the compute hosts.'),
 ]
 
+NOTIFICATIONS_OPTS = [
+    cfg.IntOpt(
+        'queue_size',
+        default=10000, min=1,
+        help='How many notifications wait in one process while the message '
+             'bus is down or slow; more are dropped. Notifications are sent '
+             'where [oslo_messaging_notifications] driver is set, to '
+             'messagingv2, say; no request waits for them.'),
+    cfg.FloatOpt(
+        'stop_timeout',
+        default=5.0, min=0.0,
+        help='Seconds that a process that ends gives to sending what waits.'),
+]
+
+METRICS_OPTS = [
+    cfg.HostAddressOpt(
+        'listen',
+        default='127.0.0.1',
+        help='Address that nova-sev-attest-metrics listens at. There is '
+             'neither a credential nor TLS.'),
+    cfg.PortOpt(
+        'port',
+        default=8961,
+        help='Port that nova-sev-attest-metrics listens at.'),
+]
+
 TRUST_OPTS = [
     cfg.StrOpt(
         'amd_certificates',
@@ -258,6 +284,8 @@ _OPTS = [
     ('audit', AUDIT_OPTS),
     ('secret_store', SECRET_STORE_OPTS),
     ('rpc', RPC_OPTS),
+    ('notifications', NOTIFICATIONS_OPTS),
+    ('metrics', METRICS_OPTS),
     ('trust', TRUST_OPTS),
 ]
 

@@ -33,6 +33,7 @@ from nova_sev_attest.keyservice.handlers import owned_launches
 from nova_sev_attest.keyservice.handlers import platforms
 from nova_sev_attest.keyservice.handlers import policies
 from nova_sev_attest.keyservice.handlers import root
+from nova_sev_attest.keyservice import metrics
 from nova_sev_attest.keyservice import microversion
 from nova_sev_attest.keyservice import service as keyservice
 
@@ -50,6 +51,10 @@ class _Identity:
 
     def process_request(self, req, resp):
         req.context.identity = context.RequestContext.from_environ(req.env)
+
+    def process_resource(self, req, resp, resource, params):
+        # oslo.log gives it with all that the request logs.
+        req.context.identity.resource_uuid = params.get('launch_id')
 
 
 class _ErrorShape:
@@ -154,7 +159,8 @@ def _unexpected(req, resp, error, params):
 
 
 def _api(service):
-    api = falcon.App(middleware=[_Identity(), microversion.Negotiation()])
+    api = falcon.App(middleware=[metrics.Operations(), _Identity(),
+                                 microversion.Negotiation()])
     api.req_options.strip_url_path_trailing_slash = True
     # Later ones are tried first.
     api.add_error_handler(Exception, _unexpected)
@@ -221,6 +227,7 @@ def make(service):
 
     application = _ErrorShape(route)
     application = request_id.RequestId(application, conf)
+    application = metrics.MeasuredRequests(application, service.metrics)
     return http_proxy_to_wsgi.HTTPProxyToWSGI(application, conf)
 
 

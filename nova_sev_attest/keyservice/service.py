@@ -21,6 +21,8 @@ from nova_sev_attest.keyservice import engine
 from nova_sev_attest.keyservice.engine import parts
 from nova_sev_attest.keyservice import hosts
 from nova_sev_attest.keyservice import journal
+from nova_sev_attest.keyservice import metrics
+from nova_sev_attest.keyservice import notifications
 from nova_sev_attest.keyservice import policy
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice import servers
@@ -55,8 +57,9 @@ class Service:
             keys.check()
         except sealing.SealingError as exc:
             LOG.warning('No launch will be accepted: %s', exc)
-        store = stores.load(conf)
-        self.journal = make_journal(conf, self.database)
+        self.metrics = metrics.Metrics()
+        store = metrics.MeasuredStore(stores.load(conf), self.metrics)
+        self.journal = make_journal(conf, self.database, self.metrics)
         self.authoring = authoring.Authoring(
             conf, self.database, self.journal, store, anchors)
         self.engine = engine.Engine(parts.Parts(
@@ -66,9 +69,16 @@ class Service:
             sightings=sightings.Sightings(self.database, self.journal)))
 
 
-def make_journal(conf, database):
-    """The Journal with all that listens to it, as configured."""
-    return journal.Journal(database, _audit_keys(conf))
+def make_journal(conf, database, measured=None):
+    """The Journal with all that listens to it, as configured.
+
+    :param measured: Metrics, or None
+    """
+    listeners = [
+        measured and measured.record,
+        notifications.load(conf, measured and measured.drop)]
+    return journal.Journal(database, _audit_keys(conf),
+                           list(filter(None, listeners)))
 
 
 def _audit_keys(conf):

@@ -37,4 +37,5 @@ def test_sample_lists_every_group():
     groups = {getattr(group, 'name', group)
               for group, _options in opts.list_keyservice_opts()}
     assert groups == {'api', 'launches', 'quotas', 'sealing', 'audit',
-                      'secret_store', 'rpc', 'trust', 'nova', 'barbican'}
+                      'secret_store', 'rpc', 'notifications', 'metrics',
+                      'trust', 'nova', 'barbican'}
