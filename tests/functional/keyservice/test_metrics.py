@@ -111,15 +111,9 @@ def test_two_workers_are_added_up(counted, keyservice, tmp_path):
                      call='check_readable') == 10
         assert time.time() - value(
             found, 'sealing_key_since_timestamp_seconds') < 36000
-        # Workers that are gone have counted as well.
-        for pid in counted.workers():
-            os.kill(pid, signal.SIGKILL)
-        keyservice.cloud.barbican.misbehave = fakes.cut
-        for _ in range(600):
-            with contextlib.suppress(requests.ConnectionError):
-                answer = api.post('/v1/policies', json={'policy': body})
-                break
-            time.sleep(0.1)
+        keyservice.cloud.barbican.misbehave = fakes.answer(
+            500, b'{}', 'application/json')
+        answer = api.post('/v1/policies', json={'policy': body})
         harness.error(answer, 503, 'secret_store_unavailable')
         found = exporter.scrape()
         assert value(found, 'events_total', event='policy.created',
@@ -138,8 +132,8 @@ def test_two_workers_are_added_up(counted, keyservice, tmp_path):
 
 def test_the_public_api_tells_none(keyservice):
     assert keyservice.member().get('/metrics').status_code == 404
-    assert harness.Api(keyservice.url, None).get(
-        '/metrics').status_code == 401
+    assert requests.get(keyservice.url + '/metrics',
+                        timeout=30).status_code == 401
 
 
 def test_without_a_directory(keyservice, tmp_path, monkeypatch):
@@ -191,8 +185,8 @@ def test_the_log_names_the_launch(keyservice, logged):
     assert answer.status_code == 403
     found = [line for line in logged()
              if line['context'].get('resource_uuid') == host.id]
-    assert [line for line in found
-            if 'initrd' in line['message'] and line['levelname'] == 'INFO']
+    assert any('attestation.measurement_mismatch' in line['message']
+               for line in found)
     request_id = answer.headers['X-Openstack-Request-Id']
     assert any(line['context']['request_id'] == request_id for line in found)
     assert not any(host.token in json.dumps(line) for line in logged())

@@ -12,9 +12,12 @@
 
 import datetime
 import os
+import subprocess
+import sys
 
 import pytest
 
+from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice.audit import chain
 from nova_sev_attest.keyservice import events
 from nova_sev_attest.keyservice import metrics
@@ -143,6 +146,32 @@ def test_the_directory_is_made(monkeypatch, tmp_path):
     monkeypatch.setenv(metrics.VARIABLE, str(tmp_path / 'file' / 'b'))
     with pytest.raises(OSError):
         metrics.Metrics()
+
+
+_WORKER = '''
+from nova_sev_attest.keyservice import metrics
+measured = metrics.Metrics()
+measured.drop()
+measured.request('createLaunch', '201', 0.2)
+'''
+
+
+def test_processes_are_added_up_when_they_are_gone(tmp_path):
+    for _ in range(2):
+        subprocess.run([sys.executable, '-c', _WORKER], check=True,
+                       timeout=60, env=os.environ | {
+                           metrics.VARIABLE: str(tmp_path / 'metrics')})
+    conf = conf_keyservice.load(config_files=[])
+    conf.set_override('key_repository', str(tmp_path / 'keys'),
+                      group='sealing')
+    found = metrics.gathered(conf, str(tmp_path / 'metrics'))
+    assert found.get_sample_value(
+        'nova_sev_attest_notifications_dropped_total') == 2
+    assert found.get_sample_value(
+        'nova_sev_attest_http_request_seconds_sum',
+        {'operation': 'createLaunch', 'status': '201'}) == 0.4
+    with pytest.raises(ValueError):
+        metrics.gathered(conf, str(tmp_path / 'nowhere'))
 
 
 def test_sealing_key(tmp_path, caplog):
