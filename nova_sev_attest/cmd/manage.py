@@ -40,6 +40,10 @@ from nova_sev_attest.trust import kds
 from nova_sev_attest.trust import roots
 
 
+# Launches that one transaction deletes.
+_BATCH = 1000
+
+
 def _launch_expire(conf, args):
     database = db_api.Database(conf)
     expirer = expiring.Expiring(database,
@@ -53,10 +57,23 @@ def _launch_expire(conf, args):
 
 def _launch_purge(conf, args):
     before = timeutils.utcnow() - datetime.timedelta(days=args.days)
-    with db_api.Database(conf).writer() as session:
-        count = launches.purge(session, before)
-    print(f'The records of {count} launches were deleted.')
+    journal = keyservice.make_journal(conf, db_api.Database(conf))
+    total = 0
+    while count := _purge_launches(journal, before):
+        total += count
+    print(f'The records of {total} launches were deleted.')
     return 0
+
+
+@db_api.retried
+def _purge_launches(journal, before):
+    """Delete one batch; returns how many."""
+    with journal.writer() as entry:
+        purged = launches.purge(entry.session, before, _BATCH)
+        for project_id, count in purged.items():
+            entry.record('launch.purged', project_id, subject=project_id,
+                         actor='nova-sev-attest-manage', count=count)
+    return purged.total()
 
 
 def _roots_fetch(conf, args):

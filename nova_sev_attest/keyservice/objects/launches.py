@@ -21,6 +21,7 @@ A transaction that changes a launch and its policy changes the launch first:
 always in that order, lest two transactions wait for one another.
 """
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -506,14 +507,20 @@ def sealing_keys_in_use(session):
             models.Launch.sealing_key_id.is_not(None))))
 
 
-def purge(session, before):
+def purge(session, before, limit):
     """Delete the records of launches that are over.
 
     :param before: datetime; those that changed last before it
-    :returns: how many
+    :param limit: so many at most
+    :returns: {project id: how many}
     """
-    return session.execute(
-        sa.delete(models.Launch).where(
+    found = session.execute(
+        sa.select(models.Launch.id, models.Launch.project_id).where(
             models.Launch.status.not_in(OPEN),
             models.Launch.updated_at < before)
-        .execution_options(synchronize_session=False)).rowcount
+        .limit(limit).with_for_update()).all()
+    session.execute(
+        sa.delete(models.Launch).where(
+            models.Launch.id.in_([row.id for row in found]))
+        .execution_options(synchronize_session=False))
+    return collections.Counter(row.project_id for row in found)

@@ -338,9 +338,9 @@ class TestCreate:
         with keyservice.service.database.writer() as session:
             now = timeutils.utcnow()
             assert launches.purge(
-                session, now - datetime.timedelta(days=1)) == 0
+                session, now - datetime.timedelta(days=1), 10) == {}
             assert launches.purge(
-                session, now + datetime.timedelta(days=1)) == 1
+                session, now + datetime.timedelta(days=1), 10) == {'p': 1}
         assert kept.show()['status'] == 'session_issued'
         error(keyservice.member().get(gone.path), 404, 'launch_not_found')
 
