@@ -15,13 +15,16 @@
 import base64
 import hashlib
 import io
+import json
 import logging
 import struct
 
+import prometheus_client
 import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice import notifications
 from nova_sev_attest.keyservice import sealing
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
@@ -45,6 +48,23 @@ def logged():
     logger.removeHandler(handler)
     for found, level in levels.items():
         found.setLevel(level)
+
+
+@pytest.fixture
+def told(keyservice):
+    """All payloads of notifications and all metrics, as bytes."""
+    payloads = []
+    service = keyservice.service
+
+    def listen(event, record, head):
+        payloads.append(json.dumps(
+            [event.name, notifications.payload(event, record, head)]))
+
+    before = service.journal._listeners
+    service.journal._listeners = (*before, listen)
+    yield lambda: '\n'.join(payloads).encode() + (
+        prometheus_client.generate_latest(service.metrics.registry))
+    service.journal._listeners = before
 
 
 def forms(secret):
@@ -123,6 +143,30 @@ def test_whole_launch(keyservice, logged):
     key = bytes.fromhex(key_file.read_text())
     assert_absent(text.encode(), key)
     assert_absent(rows(keyservice), key)
+
+
+def test_what_is_told(keyservice, told):
+    """Notifications and metrics of launches, of policies and their ends."""
+    policy = keyservice.policy()
+    released, denied = harness.Host(keyservice), harness.Host(keyservice)
+    tokens = set()
+    for host in (released, denied):
+        host.launch()
+        tokens.add(host.token.encode())
+    assert released.send(released.measure()).status_code == 200
+    assert denied.send(denied.measure(initrd=bytes(32)),
+                       denied.claims()).status_code == 403
+    released.outcome('running')
+    keyservice.member().delete(f'/v1/policies/{policy["id"]}',
+                               headers={'If-Match': '"1"'})
+    text = told()
+    for name in ('session_issued', 'released', 'denied', 'running'):
+        assert f'"launch.{name}"'.encode() in text
+    assert_absent(text, harness.PASSPHRASE, *tokens, *(
+        key for host in (released, denied)
+        for key in (host.guest.tek, host.guest.tik)))
+    for token in keyservice.cloud.tokens:
+        assert token.encode() not in text
 
 
 def test_denied_launch(keyservice, logged):

@@ -79,7 +79,7 @@ class Server:
     def end(self):
         """Wait for the end; returns the exit status."""
         try:
-            return self.process.wait(40)
+            return self.process.wait(50)
         finally:
             self.process.kill()
             self.process.wait(10)
@@ -146,6 +146,31 @@ def test_stops_after_the_requests_in_flight(server, keyservice):
         socket.create_connection(('127.0.0.1', server.port), timeout=5)
     # What got its answer is stored.
     assert host.show()['status'] == 'session_issued'
+
+
+def test_who_waits_for_an_owner_is_answered_before_it_stops(server,
+                                                            keyservice):
+    keyservice.policy(approval='owner')
+    host = through(server, harness.Host(keyservice))
+    host.launch()
+    evidence = host.measure()
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        waiting = executor.submit(
+            host.api.put, host.path + '/evidence',
+            headers=host.headers | {'Prefer': 'wait=5'},
+            json={'evidence': evidence})
+        for _ in range(200):
+            if host.show()['waiting_for'] == 'approval':
+                break
+            time.sleep(0.05)
+        assert not waiting.done()
+        server.process.send_signal(signal.SIGTERM)
+        answer = waiting.result()
+    assert answer.status_code == 202
+    assert server.end() == 0, server.output
+    # And repeated at a node that runs.
+    host.api = keyservice.compute()
+    assert host.send(evidence).status_code == 202
 
 
 def test_a_killed_worker_is_replaced(server, keyservice):
