@@ -216,7 +216,7 @@ def _launches(session, query):
         query.execution_options(populate_existing=True))]
 
 
-def _change(session, launch, *conditions, **values):
+def _change(session, launch, /, *conditions, **values):
     """One UPDATE of a launch that nobody else changed in the meantime.
 
     :param launch: Launch; its status is the one that is started from
@@ -234,7 +234,7 @@ def _in_time():
     return models.Launch.expires_at > clock.now()
 
 
-def _close(session, launch, status, *conditions, **values):
+def _close(session, launch, status, /, *conditions, **values):
     """Leave the statuses of OPEN; the keys go with them."""
     return _change(session, launch, *conditions, status=status, open_for=None,
                    sealed_keys=None, sealing_key_id=None, **values)
