@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The commands of doc/source/cli/index.rst."""
+"""The commands of README.rst and doc/source/cli/index.rst."""
 
 from importlib import metadata
 import pathlib
@@ -21,24 +21,27 @@ import pytest
 
 from tests.functional.keyservice import harness
 
-PAGE = (pathlib.Path(__file__).parents[3] / 'doc' / 'source' / 'cli'
-        / 'index.rst')
+CHECKOUT = pathlib.Path(__file__).parents[3]
+PAGE = CHECKOUT / 'doc' / 'source' / 'cli' / 'index.rst'
+README = CHECKOUT / 'README.rst'
 COMMANDS = {each.name.replace('_', ' '): each for each in
             metadata.entry_points(group='openstack.attestation.v1')}
 
 
-def commands():
-    """Each openstack command of the page, as its words."""
-    text = PAGE.read_text().replace('\\\n', ' ')
+def commands(page=PAGE):
+    """Each openstack command of a page, as its words."""
+    text = page.read_text().replace('\\\n', ' ')
     return [shlex.split(line)[1:] for line in re.findall(
-        r'^    (openstack attestation .*)$', text, re.MULTILINE)]
+        r'^ +(openstack attestation .*)$', text, re.MULTILINE)]
 
 
 def test_there_are_some():
     assert len(commands()) > 15
+    assert len(commands(README)) == 2
 
 
-@pytest.mark.parametrize('words', commands(), ids=' '.join)
+@pytest.mark.parametrize('words', commands() + commands(README),
+                         ids=' '.join)
 def test_every_command_is_one(words):
     name = next(name for name in COMMANDS
                 if words[:len(name.split())] == name.split())

@@ -247,3 +247,12 @@ def test_another_projects_policy(openstack, files):
         done = openstack('attestation', 'policy', 'show', word,
                          user='mallory')
         assert done.status == 1 and harness.COMMAND_LINE not in done.err
+
+
+def test_no_secret_is_logged(command, files, secret):
+    """Not even at --debug, with everything that is asked of Barbican."""
+    done = command('--debug', 'attestation', 'policy', 'create', 'web',
+                   *OPTIONS, '--secret', 'luks=passphrase')
+    assert done.status == 0, done.err
+    assert f'/v1/secrets/{secret}/acl' in done.err
+    assert harness.PASSPHRASE.decode() not in done.out + done.err
