@@ -364,8 +364,9 @@ class Authoring:
         """
         with self._db.reader() as session:
             sharing = policies.sharing_secrets(session, project_id, found)
-        return {policy.id: [*self._own_warnings(policy), *guarding.warnings(
-            policy, sharing[policy.id])] for policy in found}
+        shared = guarding.warnings(found, sharing)
+        return {policy.id: self._own_warnings(policy) + shared[policy.id]
+                for policy in found}
 
     def _own_warnings(self, policy):
         content = policy.content

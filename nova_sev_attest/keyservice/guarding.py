@@ -53,52 +53,63 @@ def _allowed(content):
             for words, values in found.items()}
 
 
+class _Guard:
+    """A policy, prepared to be compared with many others."""
+
+    def __init__(self, policy):
+        content = policy.content
+        self.policy = policy
+        self._allowed = _allowed(content)
+        self._firmware = content.min_api, content.min_build or 0
+        self._window = limits.window(content.limits)
+        self._most = limits.max_releases(content.limits)
+
+    def weaknesses(self, other):
+        """See weaknesses()."""
+        content, others = self.policy.content, other.policy.content
+        found = []
+        for words, mine in self._allowed.items():
+            theirs = other._allowed.get(words)
+            if theirs is not None and (mine is None or not mine <= theirs):
+                found.append(f'allows more {words}')
+        return found + [words for words, weaker in (
+            ('boots what the firmware finds on the disks',
+             content.firmware_boot and not others.firmware_boot),
+            ('allows older firmware of the platform',
+             self._firmware < other._firmware),
+            ('releases without its owner\'s approval',
+             others.approval == policies.OWNER
+             and content.approval != policies.OWNER),
+            ('releases earlier', self._window[0] < other._window[0]),
+            ('releases later', self._window[1] > other._window[1]),
+            ('releases more often',
+             other._most is not None and (
+                 self._most is None or self._most > other._most)),
+            ('is the project\'s default',
+             content.is_default and not others.is_default),
+            ('is not revoked',
+             other.policy.revoked_at is not None
+             and self.policy.revoked_at is None),
+        ) if weaker]
+
+
 def weaknesses(policy, other):
     """In what a policy asks less of a launch than another one.
 
     :param policy, other: Policy
     :returns: list of phrases that go after "it"
     """
-    content, others = policy.content, other.content
-    found = []
-    theirs = _allowed(others)
-    for words, mine in _allowed(content).items():
-        allowed = theirs.get(words)
-        if allowed is not None and (mine is None or mine - allowed):
-            found.append(f'allows more {words}')
-    start, end = limits.window(content.limits)
-    first, last = limits.window(others.limits)
-    most = limits.max_releases(content.limits)
-    fewest = limits.max_releases(others.limits)
-    found += [words for words, weaker in (
-        ('boots what the firmware finds on the disks',
-         content.firmware_boot and not others.firmware_boot),
-        ('allows older firmware of the platform',
-         (content.min_api, content.min_build or 0)
-         < (others.min_api, others.min_build or 0)),
-        ('releases without its owner\'s approval',
-         others.approval == policies.OWNER
-         and content.approval != policies.OWNER),
-        ('releases earlier', start < first),
-        ('releases later', end > last),
-        ('releases more often',
-         fewest is not None and (most is None or most > fewest)),
-        ('is the project\'s default',
-         content.is_default and not others.is_default),
-        ('is not revoked',
-         other.revoked_at is not None and policy.revoked_at is None),
-    ) if weaker]
-    return found
+    return _Guard(policy).weaknesses(_Guard(other))
 
 
-def _tell(policy, other, secret_ids):
-    """(whether the other is weaker, its id, what to say of it)"""
+def _tell(guard, other, secret_ids):
+    """(whether the other is weaker, what to say of it)"""
     verb = 'is' if len(secret_ids) == 1 else 'are'
     text = (f'Secret {", ".join(secret_ids)} {verb} named by policy '
-            f'{other.content.name!r} ({other.id}) too')
-    if other.revoked_at is not None:
+            f'{other.policy.content.name!r} ({other.policy.id}) too')
+    if other.policy.revoked_at is not None:
         return False, f'{text}, which is revoked.'
-    theirs, ours = weaknesses(other, policy), weaknesses(policy, other)
+    theirs, ours = other.weaknesses(guard), guard.weaknesses(other)
     if theirs:
         text += f', which guards less: it {"; it ".join(theirs)}'
     text += '.'
@@ -110,16 +121,28 @@ def _tell(policy, other, secret_ids):
         f'as safe as the weaker of them.')
 
 
-def warnings(policy, sharing):
-    """What the owner of a policy should know of others with its secrets.
+def warnings(found, sharing):
+    """What the owners of policies should know of others with their secrets.
 
-    :param sharing: list of (Policy, list of the secrets' UUIDs)
-    :returns: list of sentences, about the weaker ones first
+    :param found: list of Policy
+    :param sharing: {id of one of them: list of (Policy, list of the secrets'
+        UUIDs)}
+    :returns: {id of one of them: list of sentences, about the weaker ones
+        first}
     """
-    told = sorted((_tell(policy, *other) for other in sharing),
-                  key=lambda found: not found[0])
-    texts = [text for _weaker, text in told[:MAX_TOLD]]
-    if len(told) > MAX_TOLD:
-        texts.append(f'{len(told) - MAX_TOLD} more policies name secrets of '
-                     f'this one.')
-    return texts
+    others = {other.id: other for pairs in sharing.values()
+              for other, _secret_ids in pairs}
+    guards = {other.id: _Guard(other) for other in others.values()}
+    result = {}
+    for policy in found:
+        guard = _Guard(policy)
+        told = sorted(
+            (_tell(guard, guards[other.id], secret_ids)
+             for other, secret_ids in sharing[policy.id]),
+            key=lambda pair: not pair[0])
+        result[policy.id] = [text for _weaker, text in told[:MAX_TOLD]]
+        if len(told) > MAX_TOLD:
+            result[policy.id].append(
+                f'{len(told) - MAX_TOLD} more policies name secrets of this '
+                f'one.')
+    return result

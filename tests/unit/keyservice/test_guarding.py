@@ -49,6 +49,10 @@ def limited(**changes):
                        if value is not None}}
 
 
+def warnings(found, sharing):
+    return guarding.warnings([found], {found.id: sharing})[found.id]
+
+
 #: Content that guards less than STRICT in one way each, and how that is told.
 WEAKER = [
     ({'technologies': ['amd-sev', 'amd-sev-es']}, 'allows more technologies'),
@@ -95,11 +99,11 @@ def test_each_way_of_guarding_less(changes, how):
         # Which is other, not more: it is weaker in turn.
         assert guarding.weaknesses(strict, weak) in (
             [], [how], ['allows more initrds'])
-    told, = guarding.warnings(strict, [(weak, [SECRET])])
+    told, = warnings(strict, [(weak, [SECRET])])
     assert f"Secret {SECRET} is named by policy 'weak' (id-of-weak) too" in (
         told)
     assert f'which guards less: it {how}.' in told
-    told, = guarding.warnings(weak, [(strict, [SECRET])])
+    told, = warnings(weak, [(strict, [SECRET])])
     assert f'This policy guards less than that one: it {how}.' in told
 
 
@@ -127,29 +131,29 @@ def test_versions_of_a_cpu_model_are_one():
 
 
 def test_alike():
-    told, = guarding.warnings(policy(), [(policy(name='twin'), [SECRET])])
+    told, = warnings(policy(), [(policy(name='twin'), [SECRET])])
     assert 'guards less' not in told
     assert 'as safe as the weaker' in told
 
 
 def test_revoked():
     revoked = policy(name='revoked', revoked_at=NOW, limits=None)
-    told, = guarding.warnings(policy(), [(revoked, [SECRET])])
+    told, = warnings(policy(), [(revoked, [SECRET])])
     assert told.endswith('too, which is revoked.')
     # From the other side, all others are weaker than what releases nothing.
-    told, = guarding.warnings(revoked, [(policy(), [SECRET])])
+    told, = warnings(revoked, [(policy(), [SECRET])])
     assert 'which guards less: it is not revoked.' in told
 
 
 def test_several_secrets():
-    told, = guarding.warnings(policy(), [(policy(name='b'), ['x', 'y'])])
+    told, = warnings(policy(), [(policy(name='b'), ['x', 'y'])])
     assert told.startswith("Secret x, y are named by policy 'b'")
 
 
 def test_the_weaker_ones_come_first_and_all_are_counted():
     sharing = [(policy(name=f'twin-{n}'), [SECRET]) for n in range(20)]
     sharing.append((policy(name='weak', limits=None), [SECRET]))
-    told = guarding.warnings(policy(), sharing)
+    told = warnings(policy(), sharing)
     assert "'weak'" in told[0] and "'twin-0'" in told[1]
     assert len(told) == guarding.MAX_TOLD + 1
     assert told[-1] == '5 more policies name secrets of this one.'
