@@ -348,7 +348,8 @@ def record_refused(session, launch):
     :returns: the Launch with its times
     :raises oslo_db.exception.DBDuplicateEntry: the id is there already
     """
-    return _add(session, launch, 0)
+    return _add(session, launch, 0,
+                reason_owner=_optional(launch.reason_owner))
 
 
 def _add(session, launch, seconds, **columns):
@@ -410,7 +411,7 @@ def await_release(session, launch, seconds, verdict=None):
         session, launch, models.Launch.evidence_fingerprint.is_not(None),
         _in_time(), status=AWAITING_RELEASE,
         expires_at=_from_now(session, seconds),
-        verdict=verdict and _json(verdict))
+        verdict=_optional(verdict))
 
 
 def release(session, launch, packet, **values):
@@ -440,7 +441,7 @@ def deny(session, launch, code, detail, owner=None, **values):
     """
     return launch.is_open and _close(
         session, launch, DENIED, reason_code=code, reason_detail=detail,
-        reason_owner=_json(owner) if owner else None, **_decision(values))
+        reason_owner=_optional(owner), **_decision(values))
 
 
 def _decision(values):
@@ -498,6 +499,10 @@ def _from_now(session, seconds):
 
 def _json(value):
     return json.dumps(value, sort_keys=True)
+
+
+def _optional(value):
+    return _json(value) if value else None
 
 
 def sealing_keys_in_use(session):

@@ -32,7 +32,12 @@ from nova_sev_attest.keyservice.db import migration
 from nova_sev_attest.keyservice.schemas import document
 from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.keyservice import service as keyservice
+from nova_sev_attest.launch import chain
+from nova_sev_attest.launch import firmware
 from nova_sev_attest.launch import kernel_hashes
+from nova_sev_attest.launch import machine
+from nova_sev_attest.launch import measurement
+from nova_sev_attest.launch import policy as launch_policy
 from tests.functional.keyservice import fakes
 from tests.unit.launch import platforms
 
@@ -165,7 +170,7 @@ def error(response, status, code):
 class KeyService:
     """A key service under a real HTTP server, and its surroundings.
 
-    :param trust: further lines of the group [trust]
+    :param trust: further lines of the group [trust], and groups that follow
     :ivar service: Service, for looking inside
     """
 
@@ -310,6 +315,10 @@ class Host:
         """Begin the launch and start the guest; returns the launch."""
         response = self.create()
         assert response.status_code == 201, response.text
+        return self.start(response)
+
+    def start(self, response):
+        """Start the guest with an answer's session; returns the launch."""
         launch = response.json()['launch']
         session = launch['session']
         self.guest = self.platform.launch(
@@ -344,12 +353,13 @@ class Host:
             'vcpus': 1,
         }
 
-    def send(self, evidence, claims=None, api=None):
+    def send(self, evidence, claims=None, api=None, **headers):
         body = {'evidence': evidence}
         if claims is not None:
             body['claims'] = claims
         return (api or self.api).put(self.path + '/evidence',
-                                     headers=self.headers, json=body)
+                                     headers=self.headers | headers,
+                                     json=body)
 
     def outcome(self, status, reason=None):
         return self.api.put(
@@ -369,3 +379,67 @@ class Host:
         response = self.keyservice.member(project).get(self.path)
         assert response.status_code == 200, response.text
         return response.json()['launch']
+
+
+class Owner:
+    """A guest owner who keeps the keys, with the launch core's functions.
+
+    :ivar issued: the launch core's SessionIssued, which has the keys
+    """
+
+    def __init__(self, host, project='p'):
+        self.host = host
+        self.api = host.keyservice.member(project)
+        self.issued = None
+
+    def get(self, below=''):
+        response = self.api.get(self.host.path + below)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def put(self, below, body, api=None):
+        return (api or self.api).put(f'{self.host.path}/{below}',
+                                     json={below: body})
+
+    def make_session(self):
+        """Verify the platform that is shown, and make a session for it.
+
+        :returns: as it is uploaded
+        """
+        shown = self.get('/certificates')['certificates']
+        platform = chain.PlatformCertificates.from_libvirt(
+            base64.b64decode(shown['pdh']),
+            base64.b64decode(shown['cert_chain'])).verify(
+                [platforms.anchor()])
+        word = self.get()['launch']['policy_word']
+        self.issued = machine.begin(platform, uuid.UUID(self.host.id),
+                                    launch_policy.LaunchPolicy.parse(word))
+        return {'dh_cert': b64(self.issued.godh_certificate),
+                'session': b64(self.issued.session)}
+
+    def pack(self, secret=PASSPHRASE, gpa=None):
+        """Verify the evidence that is shown, and pack a secret for it.
+
+        :returns: as it is uploaded
+        """
+        shown = self.get('/evidence')['evidence']
+        memory = platforms.firmware() + kernel_hashes.KernelHashes(
+            KERNEL, INITRD, kernel_hashes.command_line_sha256(
+                COMMAND_LINE)).table()
+        verified = self.issued.verify(
+            measurement.Evidence.parse(
+                base64.b64decode(shown['measurement']), shown['api_major'],
+                shown['api_minor'], shown['build_id']),
+            {hashlib.sha256(memory).digest(): {}})
+        packet = verified.release({uuid.UUID(LUKS_GUID): secret},
+                                  firmware.Area(0x810000, 0xc00)).packet
+        return {'secret_header': b64(packet.header),
+                'secret': b64(packet.data), 'gpa': gpa}
+
+    def decide(self, action, reason=None, api=None):
+        return self.put('decision', {'action': action, 'reason': reason}, api)
+
+    def events(self):
+        """Names of what became of the launch, in order."""
+        return [event['event'].removeprefix('launch.')
+                for event in self.get('/events')['events']]

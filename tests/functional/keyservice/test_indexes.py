@@ -82,6 +82,8 @@ def test_launches_are_found_by_indexes(cloud, tmp_path, database_url):
             stored.fill(url, ROWS)
             with explained() as plans:
                 boot(service)
+                keep_keys(service)
+                withdraw(service)
                 look(service)
         finally:
             service.stop()
@@ -97,10 +99,43 @@ def boot(service):
     assert host.outcome('running').status_code == 200
 
 
-def look(service):
-    """Every way to list launches, as owner and as the compute service."""
+def keep_keys(service):
+    """A launch whose owner verifies, and one whose owner is too late."""
+    owner_driven = service.policy(
+        project='project-00', name='keys', verifier='owner', secrets=[],
+        is_default=False)
+    for host in [harness.Host(service, 'project-00', owner_driven['id'])
+                 for _ in range(2)]:
+        assert host.create().status_code == 202
+        owner = harness.Owner(host, 'project-00')
+        session = owner.make_session()
+        assert owner.put('session', session).status_code == 200
+        host.start(host.create())
+        evidence = host.measure()
+        assert host.send(evidence).status_code == 202
+        assert host.send(host.measure()).status_code == 409
+    assert owner.put('secret', owner.pack()).status_code == 200
+    assert host.send(evidence).status_code == 200
+    assert len(owner.events()) == 6
+    assert service.engine.sweep() == 0
+
+
+def withdraw(service):
+    """Launches of a policy that is revoked."""
+    policy = service.policy(project='project-00', name='gone', secrets=[],
+                            is_default=False)
+    host = harness.Host(service, 'project-00', policy['id'])
+    host.launch()
     owner = service.member('project-00')
-    for api in (owner, service.compute()):
+    assert owner.put(
+        f'/v1/policies/{policy["id"]}/revocation').status_code == 200
+    assert host.show('project-00')['status'] == 'denied'
+
+
+def look(service):
+    """Every way to list launches, as owner and as operator."""
+    owner = service.member('project-00')
+    for api in (owner, service.operator()):
         first = api.get('/v1/launches?limit=2').json()['launches']
         for query in ('limit=2&marker=' + first[-1]['id'],
                       'limit=2&status=running', 'limit=2&status=denied',
