@@ -43,8 +43,8 @@ class Waiting:
 
         :param launch: Launch that does
         :param seconds: how long, bounded by [api] max_wait
-        :returns: whether it may be worth to ask again: it changed, or its
-            time is over. False at once when as many wait as may.
+        :returns: whether it waited, so that the launch is another by now or
+            nearer to its end; False at once when as many wait as may
         """
         end = self._clock() + min(seconds, self._max_wait)
         if not self._places.acquire(blocking=False):
@@ -53,8 +53,8 @@ class Waiting:
             while (left := end - self._clock()) > 0:
                 self._sleep(min(_INTERVAL, left))
                 if self._has_changed(launch):
-                    return True
-            return False
+                    break
+            return True
         finally:
             self._places.release()
 
