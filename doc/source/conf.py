@@ -10,11 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).with_name('_ext')))
+
 project = 'nova-sev-attest'
 author = 'nova-sev-attest developers'
 copyright = 'nova-sev-attest developers'
 
 extensions = [
+    'api_reference',
     'cliff.sphinxext',
     'openstackdocstheme',
     'oslo_config.sphinxext',
