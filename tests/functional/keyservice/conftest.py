@@ -72,7 +72,8 @@ def keyservice(_keyservice, cloud):
     with _keyservice.service.database.writer() as session:
         for table in reversed(models.Base.metadata.sorted_tables):
             session.execute(sa.delete(table))
-    return _keyservice
+    yield _keyservice
+    _keyservice.look()
 
 
 @pytest.fixture(params=databases.KINDS)

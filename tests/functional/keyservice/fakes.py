@@ -24,6 +24,8 @@ import time
 import urllib.parse
 import uuid
 
+from tests.functional import ledger
+
 
 @dataclasses.dataclass
 class Identity:
@@ -254,6 +256,7 @@ class Barbican(_Fake):
 
     def add(self, payload, project_id, readers=()):
         """Add a secret; returns its UUID."""
+        ledger.LEDGER.record('a secret of Barbican', payload)
         secret_id = str(uuid.uuid4())
         self.secrets[secret_id] = Secret(payload, project_id, set(readers))
         return secret_id
@@ -299,6 +302,7 @@ class Vault(_Fake):
 
     def add(self, path, payload, **changes):
         """Store a secret as castellan does."""
+        ledger.LEDGER.record('a secret of Vault', payload)
         self.secrets[path] = {
             'type': 'opaque', 'value': payload.hex(), 'algorithm': None,
             'bit_length': None, 'name': None, 'created': None} | changes
@@ -347,6 +351,7 @@ class Cloud:
     def token(self, identity):
         """A new token for an identity."""
         token = uuid.uuid4().hex
+        ledger.LEDGER.record('a keystone token', token)
         self.tokens[token] = identity
         return token
 

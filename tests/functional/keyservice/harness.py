@@ -25,6 +25,7 @@ from cheroot import wsgi
 import openapi_core
 from openapi_core.contrib import requests as openapi_requests
 import requests
+import sqlalchemy as sa
 
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice import app
@@ -39,6 +40,7 @@ from nova_sev_attest.launch import machine
 from nova_sev_attest.launch import measurement
 from nova_sev_attest.launch import policy as launch_policy
 from tests.functional.keyservice import fakes
+from tests.functional import ledger
 from tests.unit.launch import platforms
 
 LUKS_GUID = '736869e5-84f0-4973-92ec-06879ce3da0b'
@@ -87,6 +89,8 @@ timeout = 1
 [secret_store]
 max_secret_size = 8192
 deadline = 1
+[oslo_messaging_notifications]
+driver = log
 [sealing]
 key_repository = {directory}/sealing-keys
 [audit]
@@ -123,6 +127,8 @@ class Api:
         response = self._session.request(
             method, path if path.startswith('http') else self.url + path,
             headers=headers, timeout=30, **kwargs)
+        ledger.LEDGER.look(f'the answer to {method} {path}',
+                           response.content)
         if path != '/v1/openapi.json':
             self._check(response)
         return response
@@ -167,6 +173,19 @@ def error(response, status, code):
     return found['detail']
 
 
+def stored(keyservice):
+    """All that is in the database of a key service, as bytes."""
+    found, engine = [], keyservice.service.database.engine
+    tables = sa.MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        for table in tables.sorted_tables:
+            for row in connection.execute(sa.select(table)):
+                found += [value if isinstance(value, bytes)
+                          else str(value).encode() for value in row]
+    return b'\n'.join(found)
+
+
 class KeyService:
     """A key service under a real HTTP server, and its surroundings.
 
@@ -197,13 +216,27 @@ class KeyService:
             ('127.0.0.1', 0), app.make(self.service), numthreads=12)
         self._server.expiration_interval = 0.05
         self._server.prepare()
+        self._record_keys()
         self._thread = threading.Thread(target=self._server.serve)
         self._thread.start()
         self.url = 'http://127.0.0.1:%d' % self._server.bind_addr[1]
 
+    def _record_keys(self):
+        for path in (self.directory / 'sealing-keys').glob('*.key'):
+            ledger.LEDGER.record('a sealing key',
+                                 bytes.fromhex(path.read_text()))
+
+    def look(self):
+        """Search the database, and its file, for secrets."""
+        self._record_keys()
+        ledger.LEDGER.look('the database', stored(self))
+        for path in self.directory.glob('keyservice.sqlite*'):
+            ledger.LEDGER.look(path.name, path.read_bytes())
+
     def stop(self):
         self._server.stop()
         self._thread.join(10)
+        self.look()
         self.service.database.dispose()
 
     @property
@@ -269,6 +302,12 @@ class KeyService:
         return response.json()['policy']
 
 
+def record_guest(guest):
+    """Remember the keys of a guest that was started."""
+    ledger.LEDGER.record('a TEK', guest.tek)
+    ledger.LEDGER.record('a TIK', guest.tik)
+
+
 class Host:
     """A compute host that boots one server once.
 
@@ -286,6 +325,8 @@ class Host:
         self.technology = technology
         self.id = str(uuid.uuid4())
         self.token = secrets.token_hex(32)
+        ledger.LEDGER.record('a launch token', self.token)
+        ledger.LEDGER.record('a launch token', bytes.fromhex(self.token))
         self.guest = None
 
     @property
@@ -324,6 +365,7 @@ class Host:
         self.guest = self.platform.launch(
             base64.b64decode(session['dh_cert']),
             base64.b64decode(session['session']), session['policy'])
+        record_guest(self.guest)
         return launch
 
     def measure(self, firmware=None, kernel=KERNEL, initrd=INITRD,

@@ -14,40 +14,21 @@
 
 import base64
 import hashlib
-import io
 import json
-import logging
-import struct
+import os
+import subprocess
+import sys
 
 import prometheus_client
 import pytest
-import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
 from nova_sev_attest.keyservice import notifications
 from nova_sev_attest.keyservice import sealing
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
-
-
-@pytest.fixture
-def logged():
-    """Everything that is logged from here on, at DEBUG, by anyone."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter('%(name)s %(message)s'))
-    logger = logging.getLogger()
-    levels = {logger: logger.level}
-    for name in list(logger.manager.loggerDict):
-        found = logging.getLogger(name)
-        levels[found] = found.level
-        found.setLevel(logging.NOTSET)
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    yield stream.getvalue
-    logger.removeHandler(handler)
-    for found, level in levels.items():
-        found.setLevel(level)
+from tests.functional.keyservice import test_wsgi
+from tests.functional import ledger
 
 
 @pytest.fixture
@@ -67,35 +48,12 @@ def told(keyservice):
     service.journal._listeners = before
 
 
-def forms(secret):
-    """How bytes may look in a text or a column."""
-    yield secret
-    yield secret.hex().encode()
-    yield base64.b64encode(secret).rstrip(b'=')
-    yield repr(secret)[2:-1].encode()
-    yield secret[::-1].hex().encode()
-    for order in '<>':
-        yield str(struct.unpack(f'{order}{len(secret) // 4}I',
-                                secret[:len(secret) // 4 * 4])).encode()
-
-
 def assert_absent(haystack, *secrets):
+    found = ledger.Ledger()
     for secret in secrets:
-        for form in forms(secret):
-            assert form not in haystack
-
-
-def rows(keyservice):
-    """All that is in the database, as bytes."""
-    found = []
-    with keyservice.service.database.engine.connect() as connection:
-        for table in models.Base.metadata.sorted_tables:
-            for row in connection.execute(sa.select(table)):
-                for value in row:
-                    found.append(value if isinstance(value, bytes)
-                                 else str(value).encode())
-    assert found
-    return b'\n'.join(found)
+        found.record('a secret', secret)
+    assert len(found) == len(secrets)
+    found.look('it', haystack)
 
 
 def files(keyservice):
@@ -104,13 +62,13 @@ def files(keyservice):
                     in keyservice.directory.glob('keyservice.sqlite*'))
 
 
-def test_whole_launch(keyservice, logged):
+def test_whole_launch(keyservice, everything_logged):
     keyservice.policy()
     host = harness.Host(keyservice)
     host.launch()
     secrets = (harness.PASSPHRASE, host.guest.tek, host.guest.tik)
     token = host.token.encode()
-    assert_absent(rows(keyservice), *secrets, token)
+    assert_absent(harness.stored(keyservice), *secrets, token)
     assert_absent(files(keyservice), *secrets, token)
 
     evidence = host.measure()
@@ -127,10 +85,10 @@ def test_whole_launch(keyservice, logged):
     assert answer.status_code == 200
     assert_absent(answer.content, *secrets)
     host.outcome('running')
-    assert_absent(rows(keyservice), *secrets, token)
+    assert_absent(harness.stored(keyservice), *secrets, token)
     assert_absent(files(keyservice), *secrets, token)
 
-    text = logged()
+    text = everything_logged()
     for name in ('keystoneauth', 'urllib3', 'keystonemiddleware',
                  'nova_sev_attest', 'oslo_policy'):
         assert name in text, f'{name} logged nothing at DEBUG'
@@ -142,7 +100,7 @@ def test_whole_launch(keyservice, logged):
     key_file, = (keyservice.directory / 'sealing-keys').glob('*.key')
     key = bytes.fromhex(key_file.read_text())
     assert_absent(text.encode(), key)
-    assert_absent(rows(keyservice), key)
+    assert_absent(harness.stored(keyservice), key)
 
 
 def test_what_is_told(keyservice, told):
@@ -169,14 +127,15 @@ def test_what_is_told(keyservice, told):
         assert token.encode() not in text
 
 
-def test_denied_launch(keyservice, logged):
+def test_denied_launch(keyservice, everything_logged):
     keyservice.policy()
     host = harness.Host(keyservice)
     host.launch()
     answer = host.send(host.measure(initrd=bytes(32)), host.claims())
     assert answer.status_code == 403
-    assert_absent(rows(keyservice), host.guest.tek, host.guest.tik)
-    assert_absent(logged().encode(), host.guest.tek, host.guest.tik)
+    assert_absent(harness.stored(keyservice), host.guest.tek, host.guest.tik)
+    assert_absent(everything_logged().encode(), host.guest.tek,
+                  host.guest.tik)
 
 
 def test_sealed_keys_are_bound_to_their_launch(keyservice):
@@ -207,3 +166,57 @@ def test_what_is_sealed_are_the_keys(keyservice):
         assert row.token_hash == hashlib.sha256(
             host.token.encode()).digest()
     assert opened == host.guest.tek + host.guest.tik
+
+
+@pytest.mark.parametrize('form', range(13))
+@pytest.mark.parametrize('secret', [
+    harness.PASSPHRASE, bytes(range(200, 232)), b'quoted "\\" \n\x00text',
+    bytes.fromhex('fb11ff22ee33dd44cc55bb66aa77')])
+def test_every_form_is_found(secret, form):
+    found = ledger.Ledger()
+    found.record('the secret', secret)
+    planted = list(ledger.forms(secret))[form % len(
+        list(ledger.forms(secret)))]
+    for around in (b'', b'x', b'some text before it '):
+        with pytest.raises(ledger.Leak) as caught:
+            found.look('it', around + planted + around)
+        assert 'it holds the secret' == str(caught.value)
+    found.look('it', planted[1:-1] + b'?')
+
+
+@pytest.mark.parametrize('length', range(12, 40))
+@pytest.mark.parametrize('shift', range(3))
+def test_base64_within_something_larger(length, shift):
+    secret = hashlib.sha512(bytes([length])).digest()[:length]
+    found = ledger.Ledger()
+    found.record('the secret', secret)
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(b'before'[:3 + shift] + secret + b'behind it')
+        with pytest.raises(ledger.Leak):
+            found.look('it', b'{"data": "' + text + b'"}')
+
+
+PLANTED = ('log', 'answer', 'column', 'deleted_row', 'notification',
+           'logged_tik', 'stored_sealing_key', 'logged_token')
+
+
+@pytest.mark.parametrize('name', PLANTED)
+def test_a_planted_leak_is_found(name):
+    """planted.py's tests pass but for what is searched after them."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+         f'tests/functional/keyservice/planted.py::test_{name}'],
+        cwd=test_wsgi.ROOT, timeout=300, capture_output=True, text=True,
+        env=os.environ | {'PYTEST_ADDOPTS': ''})
+    assert done.returncode == 1, done.stdout
+    assert 'ledger.Leak:' in done.stdout
+    assert harness.PASSPHRASE.decode() not in done.stdout.partition(
+        'short test summary')[2]
+
+
+def test_nothing_planted_nothing_found():
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+         'tests/functional/keyservice/planted.py::test_nothing'],
+        cwd=test_wsgi.ROOT, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
