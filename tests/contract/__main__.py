@@ -76,6 +76,8 @@ _PARAMETERS = {
     'body.launch.platform.pdh': 'pdh',
     'body.launch.platform.cert_chain': 'cert_chain',
     'body.evidence.measurement': 'measurements',
+    'body.session.dh_cert': 'dh_cert',
+    'body.session.session': 'session',
 }
 
 

@@ -70,6 +70,8 @@ class Values:
     measurements: list
     pdh: list
     cert_chain: list
+    dh_cert: list
+    session: list
     etags: list
     hosts: list
     markers: list
@@ -132,17 +134,30 @@ class World:
             project, name=f'second of {word}', is_default=False, secrets=[],
             firmwares=[sha256], kernels=[kernel.hex()],
             initrds=[initrd.hex()], command_lines=[f'console={word}'])
+        waiting = inside.policy(
+            project, name=f'owners of {word}', is_default=False, secrets=[],
+            firmwares=[], kernels=[], initrds=[], command_lines=[],
+            verifier='owner')
+        approved = inside.policy(
+            project, name=f'approved of {word}', is_default=False, secrets=[],
+            firmwares=[sha256], kernels=[kernel.hex()],
+            initrds=[initrd.hex()], command_lines=[f'console={word}'],
+            approval='owner')
         hosts, measurements = [], []
         for state in ('open', 'open', 'released', 'running', 'failed',
-                      'denied'):
-            host = harness.Host(inside, project=project, name=_HOST)
-            host.launch()
+                      'denied', 'approval', 'approval'):
+            host = harness.Host(
+                inside, project=project, name=_HOST,
+                policy=approved['name'] if state == 'approval' else None)
+            session = host.launch()['session']
             self.hidden += [host.guest.tek.hex(), host.guest.tik.hex()]
             right = {'firmware': image, 'kernel': kernel, 'initrd': initrd,
                      'command_line': f'console={word}'}
             evidence = host.measure(**right)
             if state in ('released', 'running'):
                 assert host.send(evidence).status_code == 200
+            if state == 'approval':
+                assert host.send(evidence).status_code == 202
             if state == 'denied':
                 wrong = right | {'initrd': bytes(32)}
                 assert host.send(host.measure(**wrong), host.claims(
@@ -151,15 +166,21 @@ class World:
                 host.outcome(state, f'reason of {word}')
             hosts.append(host)
             measurements.append(evidence['measurement'])
+        for _ in range(2):
+            host = harness.Host(inside, project=project, name=_HOST,
+                                policy=waiting['name'])
+            assert host.create().status_code == 202
+            hosts.append(host)
         launch_ids = [host.id for host in hosts]
-        policy_ids = [policy['id'], second['id']]
+        policies = [policy, second, waiting, approved]
+        policy_ids = [one['id'] for one in policies]
         servers = [host.server_id for host in hosts]
         found = inside.member(project).get('/v1/platforms').json()
         platform_ids = [one['id'] for one in found['platforms']]
         tags = [inside.member(project).get(
             f'/v1/policies/{policy_id}').headers['ETag']
             for policy_id in policy_ids]
-        told = [policy['name'], second['name'], secret_id, kernel.hex(),
+        told = [*(one['name'] for one in policies), secret_id, kernel.hex(),
                 initrd.hex(), f'console={word}']
         return Values(
             launch_ids=launch_ids, policy_ids=policy_ids,
@@ -169,6 +190,7 @@ class World:
             measurements=measurements,
             pdh=[harness.b64(hosts[0].platform.pdh)],
             cert_chain=[harness.b64(hosts[0].platform.cert_chain)],
+            dh_cert=[session['dh_cert']], session=[session['session']],
             etags=tags, hosts=[_HOST],
             markers=[project, sha256, f'reason of {word}', *told,
                      *policy_ids, *launch_ids, *servers],
@@ -179,6 +201,9 @@ class World:
         api, found = self._inside.member(self.victim), []
         for path in ('/v1/firmwares', '/v1/policies', '/v1/launches'):
             found.append(api.get(path).json())
+        for launch in found[-1]['launches']:
+            # It counts down.
+            del launch['expires_in']
         for policy_id in self.values.policy_ids:
             found.append(api.get(
                 f'/v1/policies/{policy_id}/revisions').json())
