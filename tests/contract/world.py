@@ -16,6 +16,7 @@ The victim's names, ids and digests are markers: found in an answer to
 somebody who did not say them first, they are a leak.
 """
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -171,6 +172,10 @@ class World:
                                 policy=waiting['name'])
             assert host.create().status_code == 202
             hosts.append(host)
+        # Such as no launch had: the nonce comes first.
+        sessions = [harness.b64(
+            uuid.uuid4().bytes + base64.b64decode(session['session'])[16:])
+            for _ in range(4)]
         launch_ids = [host.id for host in hosts]
         policies = [policy, second, waiting, approved]
         policy_ids = [one['id'] for one in policies]
@@ -190,7 +195,7 @@ class World:
             measurements=measurements,
             pdh=[harness.b64(hosts[0].platform.pdh)],
             cert_chain=[harness.b64(hosts[0].platform.cert_chain)],
-            dh_cert=[session['dh_cert']], session=[session['session']],
+            dh_cert=[session['dh_cert']], session=sessions,
             etags=tags, hosts=[_HOST],
             markers=[project, sha256, f'reason of {word}', *told,
                      *policy_ids, *launch_ids, *servers],
