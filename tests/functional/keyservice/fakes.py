@@ -19,6 +19,7 @@ was asked of them, and can be told to misbehave.
 import dataclasses
 import http.server
 import json
+import sys
 import threading
 import time
 import urllib.parse
@@ -87,6 +88,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Pass over clients that go in the middle, and only over these."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Fake:
     """An HTTP server on loopback in a thread.
 
@@ -99,9 +109,7 @@ class _Fake:
         self.cloud = cloud
         self.requests = []
         self.misbehave = None
-        self._server = http.server.ThreadingHTTPServer(
-            ('127.0.0.1', 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(('127.0.0.1', 0), _Handler)
         self._server.fake = self
         self.url = f'http://127.0.0.1:{self._server.server_port}'
         self._thread = threading.Thread(

@@ -68,7 +68,7 @@ def test_whole_launch(either):
     # The keys are kept, and sealed; no secret was asked for.
     assert row(either, host).sealed_keys is not None
     keys = host.guest.tek, host.guest.tik
-    test_hygiene.assert_absent(test_hygiene.rows(either), *keys)
+    test_hygiene.assert_absent(harness.stored(either), *keys)
     assert fetched(either) == []
     verdict = owner.get()['launch']['verdict']
     assert verdict['kernel_sha256'] == harness.KERNEL.hex()

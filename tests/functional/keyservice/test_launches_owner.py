@@ -99,7 +99,7 @@ def test_whole_launch(either):
     found = row(either, host)
     assert found.sealed_keys is None and found.sealing_key_id is None
     keys = host.guest.tek, host.guest.tik
-    test_hygiene.assert_absent(test_hygiene.rows(either), *keys)
+    test_hygiene.assert_absent(harness.stored(either), *keys)
 
     evidence = host.measure()
     response = host.send(evidence, host.claims())
@@ -133,7 +133,7 @@ def test_whole_launch(either):
 
     assert either.cloud.barbican.payload_requests() == []
     test_hygiene.assert_absent(
-        test_hygiene.rows(either), harness.PASSPHRASE, *keys)
+        harness.stored(either), harness.PASSPHRASE, *keys)
     assert owner.events() == [
         'awaiting_session', 'session_issued', 'evidence_received',
         'awaiting_release', 'released', 'running']
@@ -227,7 +227,7 @@ class TestSession:
         assert owner.put('session', dirty).status_code == 200
         assert host.create().json()['launch']['session']['dh_cert'] == (
             session['dh_cert'])
-        test_hygiene.assert_absent(test_hygiene.rows(keyservice), leaked)
+        test_hygiene.assert_absent(harness.stored(keyservice), leaked)
         assert owner.put('session', dirty).status_code == 200
 
     @pytest.mark.parametrize('changes', [

@@ -61,11 +61,13 @@ class Server:
         return ''.join(self._said)
 
     def wait_until_ready(self):
+        """Wait for all workers: one that loads hears of no stop."""
         for _ in range(1200):
             with contextlib.suppress(requests.RequestException):
                 answer = requests.get(self.url + '/healthcheck', timeout=5)
                 assert answer.status_code == 200
-                return
+                if self.output.count(' ready in ') >= WORKERS:
+                    return
             assert self.process.poll() is None, self.output
             time.sleep(0.1)
         raise AssertionError(self.output)
@@ -80,6 +82,8 @@ class Server:
         """Wait for the end; returns the exit status."""
         try:
             return self.process.wait(50)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f'it did not end: {self.output}') from None
         finally:
             self.process.kill()
             self.process.wait(10)

@@ -108,7 +108,8 @@ def test_in_a_virtual_environment(built, tmp_path):
     assert _hashes(site / 'nova') == before
     left = {path for path in (tmp_path / 'venv').rglob('*')
             if path.is_dir() and path.name != '__pycache__'} - folders
-    assert not left
+    # pip takes our folder in it away, and leaves what others may use.
+    assert left <= {tmp_path / 'venv' / 'etc'}
     assert _driver(python) == 'None\n'
 
 
