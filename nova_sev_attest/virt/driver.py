@@ -294,7 +294,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             context, live_snapshot, current_power_state, instance)
 
     def _refuse_snapshot(self, context, instance):
-        refusal = exception.OperationNotSupportedForMemEncryption(
+        refusal = exceptions.OperationRefused(
             operation='cold snapshot of a running server (stop it first)',
             instance_uuid=instance.uuid)
         # Nova answered the request long ago, and tells nobody why the image
@@ -399,7 +399,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         if self._is_attested(instance):
             # Makes Nova put the server's state back instead of to ERROR.
             raise exception.InstanceFaultRollback(
-                exception.OperationNotSupportedForMemEncryption(
+                exceptions.OperationRefused(
                     operation=operation, instance_uuid=instance.uuid))
 
     @staticmethod

@@ -61,3 +61,10 @@ class UnattestedRun(exception.NovaException):
     msg_fmt = ('Server %(instance_uuid)s was not run: its memory is '
                'encrypted and this launch of it was not attested. Hard '
                'reboot it to attest it anew.')
+
+
+class OperationRefused(exception.NotSupported):
+    """What would run, save or move a guest that is attested at launch."""
+
+    msg_fmt = ('Operation "%(operation)s" is not supported for server '
+               '%(instance_uuid)s, which is attested at launch.')

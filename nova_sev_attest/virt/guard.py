@@ -79,7 +79,7 @@ class GuardedGuest(libvirt_guest.Guest):
     def save_memory_state(self):
         """Save the domain, not a guarded one.
 
-        :raises OperationNotSupportedForMemEncryption: guarded
+        :raises OperationRefused: guarded
         """
         self._refuse_if_guarded('saving its memory')
         super().save_memory_state()
@@ -87,14 +87,14 @@ class GuardedGuest(libvirt_guest.Guest):
     def migrate(self, *args, **kwargs):
         """Migrate the domain live, not a guarded one.
 
-        :raises OperationNotSupportedForMemEncryption: guarded
+        :raises OperationRefused: guarded
         """
         self._refuse_if_guarded('live migration')
         return super().migrate(*args, **kwargs)
 
     def _refuse_if_guarded(self, operation):
         if self.is_guarded():
-            raise exception.OperationNotSupportedForMemEncryption(
+            raise exceptions.OperationRefused(
                 operation=operation, instance_uuid=self.uuid)
 
     def launch_marker(self):

@@ -90,7 +90,11 @@ class SevTestCase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatchObject(
             fakelibvirt.virConnect, '_domain_capability_features',
             new=fakelibvirt.virConnect._domain_capability_features_with_SEV))
-        self.libvirt.amd_sev.sev = True
+        # What the kernel says that it can, in Nova's words.
+        self.kernel_models = {'sev'}
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.host.Host._kernel_supports_amd_sev',
+            lambda host, model='sev': model in self.kernel_models))
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image', _create_image))
         self.service = keyservice.KeyService()

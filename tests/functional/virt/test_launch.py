@@ -28,7 +28,7 @@ class LaunchTest(base.SevTestCase):
 
     def setUp(self):
         super().setUp()
-        self.libvirt.amd_sev.sev_es = True
+        self.kernel_models.add('sev-es')
         self.start_sev_compute()
 
     def _security(self):

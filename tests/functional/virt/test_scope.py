@@ -137,7 +137,7 @@ class OperationsTest(base.SevTestCase):
             error = self.assertRaises(exception.InstanceFaultRollback, call)
             self.assertIsInstance(
                 error.inner_exception,
-                exception.OperationNotSupportedForMemEncryption)
+                exceptions.OperationRefused)
         self.assertRaises(
             exception.MigrationPreCheckError,
             self.driver.check_can_live_migrate_destination,
@@ -150,7 +150,7 @@ class OperationsTest(base.SevTestCase):
         with mock.patch('nova.virt.libvirt.utils.find_disk',
                         return_value=('/disk', 'qcow2')):
             self.assertRaises(
-                exception.OperationNotSupportedForMemEncryption,
+                exceptions.OperationRefused,
                 self.driver.snapshot, self.context, self.instance,
                 self.plain_image, mock.Mock())
         self.assertEqual('run', self.events(self.server)[-1])
@@ -188,7 +188,7 @@ class UnsupportedTest(base.SevTestCase):
             'nova_sev_attest.virt.attesters.load', lambda: {
                 name: attester for name, attester in load().items()
                 if name != 'amd-sev-es'})
-        self.libvirt.amd_sev.sev_es = True
+        self.kernel_models.add('sev-es')
         image = self._make_image('sev-es', {
             'hw_mem_encryption': 'True',
             'hw_mem_encryption_model': 'amd-sev-es'})
