@@ -14,9 +14,10 @@
 
 # Sets up what the tests need and runs them.
 #
-#   tools/test.sh               every tier: style, unit, functional, lab
-#   tools/test.sh --fast        without the lab
-#   tools/test.sh --only TIER   one of style, unit, functional, lab
+#   tools/test.sh               every tier: style, unit, functional, upstream
+#                               (Nova's own tests, with our driver), lab
+#   tools/test.sh --fast        without the last two
+#   tools/test.sh --only TIER   one of them
 #
 # The lab tier needs root: it unpacks a hypervisor and runs OpenStack in
 # namespaces of its own. Without it, --fast needs no root once the system
@@ -29,11 +30,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/common.sh"
 cd "$CHECKOUT"
 
-tiers="style unit functional lab"
+tiers="style unit functional upstream lab"
 case "${1:-}" in
     --fast) tiers="style unit functional"; shift ;;
     --only) tiers=${2:?--only takes a tier}; shift 2 ;;
-    -h|--help) sed -n '16,24s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '16,25s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
 
 export PYTHONDONTWRITEBYTECODE=1
@@ -75,6 +76,9 @@ for tier in $tiers; do
                 tests/functional --ignore tests/functional/virt "$@"
             run functional-virt "$VENV/bin/python" -m pytest -q -n auto \
                 tests/functional/virt "$@"
+            ;;
+        upstream)
+            run nova-upstream "$VENV/bin/python" -m tests.upstream
             ;;
         lab)
             run lab "$VENV/bin/python" -m pytest -q tests/lab "$@"

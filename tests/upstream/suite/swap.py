@@ -50,14 +50,16 @@ def attesting_driver():
     mock.patch replaces an attribute that a class inherits by one that is
     bound like any other function, and the tests patch many of them.
     """
+    from nova_sev_attest.conf import driver as conf
     from nova_sev_attest.virt import driver
     for name, value in vars(module.LibvirtDriver).items():
         if (isinstance(value, (staticmethod, classmethod)) and
                 name not in vars(driver.LibvirtDriver)):
             setattr(driver.LibvirtDriver, name, value)
     # Nova's tests boot encrypted guests with no key service about, and
-    # without the firmware that attestation needs.
-    cfg.CONF.set_default('mode', 'optional', group='sev_attest')
+    # without the firmware that attestation needs. In the option itself: each
+    # test ends with all of CONF's own defaults dropped.
+    cfg.set_defaults(conf.DRIVER_OPTS, mode='optional')
     return driver.LibvirtDriver
 
 
