@@ -177,7 +177,8 @@ class TestConflicts:
     def test_two_platforms(self, name):
         other = getattr(platforms.platform(name='other'), name)
         refused(bundle.BundleConflict,
-                f'a and b hold different {name.upper()} .*Recognised: a: ',
+                f'a and b hold different {name.upper()} .*Recognised: '
+                f'a: {name.upper()}; b: {name.upper()}$',
                 {'a': made()[name], 'b': other})
 
     def test_two_roots(self):
@@ -223,7 +224,8 @@ class TestSignedCek:
 class TestIncomplete:
 
     def test_no_file(self):
-        refused(bundle.BundleIncomplete, 'no certificate file', {})
+        refused(bundle.BundleIncomplete,
+                '^no certificate file was given$', {})
 
     @pytest.mark.parametrize('name', NAMES[:4])
     def test_platform(self, name):
@@ -235,6 +237,13 @@ class TestIncomplete:
                                  f'file: ') as exc:
             found.platform()
         assert exc.value.code == 'bundle_incomplete'
+
+    def test_two_are_missing(self):
+        found = read(file=joined(made(), ['pdh', 'pek']))
+        with pytest.raises(bundle.BundleIncomplete,
+                           match='^missing: OCA, CEK. Recognised: file: '
+                                 'PDH, PEK$'):
+            found.platform()
 
     def test_one_certificate(self):
         with pytest.raises(bundle.BundleIncomplete, match='missing: ARK'):
@@ -268,7 +277,7 @@ class TestNaplesArkWithoutSignature:
 
     def test_two_signatures(self):
         parts = self.parts()
-        refused(bundle.BundleIncomplete, 'found 1 and 2',
+        refused(bundle.BundleIncomplete, 'found 1 and 2: ark, sig, more$',
                 parts | {'more': parts['sig']})
 
     def test_two_of_each(self):

@@ -235,7 +235,9 @@ class TestRelease:
         assert len(packet.data) == 3072
 
     def test_no_area(self, verified):
-        with pytest.raises(errors.StateError, match='need the area'):
+        with pytest.raises(errors.StateError,
+                           match='^secrets need the area that the firmware '
+                                 'keeps for them$'):
             verified.release(SECRETS)
 
     def test_malformed_secret(self, verified):
@@ -284,7 +286,9 @@ class TestMisuse:
                                         pickle.dumps))
     def test_states_are_not_copied(self, issued, verified, action):
         for state in (issued, verified, verified.release()):
-            with pytest.raises(errors.StateError, match='pickled or copied'):
+            with pytest.raises(errors.StateError,
+                               match='^a launch is not to be pickled or '
+                                     'copied$'):
                 action(state)
 
     def test_states_show_no_keys(self, issued, guest):

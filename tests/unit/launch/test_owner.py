@@ -203,7 +203,9 @@ class TestSecret:
                               owner.area_at(0x1000))
 
     @pytest.mark.parametrize(('flags', 'message'), [
-        (1, 'is compressed'), (2, '0x2, expected 0'), (3, '0x3, expected 0'),
+        (1, '^the launch secret is compressed, which hypervisors cannot '
+            'inject; pack it without compression$'),
+        (2, '0x2, expected 0'), (3, '0x3, expected 0'),
         (1 << 31, '0x80000000, expected 0')])
     def test_flags(self, flags, message):
         with pytest.raises(errors.SecretMalformed, match=message):

@@ -41,7 +41,9 @@ def test_no_minimum_version_unless_asked_for():
 
 @pytest.mark.parametrize('technology', ('amd-sev-snp', 'intel-tdx', ''))
 def test_unknown_technology(technology):
-    with pytest.raises(errors.PolicyMalformed, match='expected one of'):
+    with pytest.raises(errors.PolicyMalformed,
+                       match=f"^technology '{technology}' has no SEV guest "
+                             f'policy; expected one of amd-sev, amd-sev-es$'):
         LaunchPolicy.for_technology(technology)
 
 

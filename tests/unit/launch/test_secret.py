@@ -93,7 +93,8 @@ class TestTable:
         assert (exc.value.size, exc.value.limit) == (16400, 16384)
 
     def test_nothing(self):
-        with pytest.raises(errors.SecretMalformed, match='needs a secret'):
+        with pytest.raises(errors.SecretMalformed,
+                           match='^a secret table needs a secret$'):
             secret.build_secret_table({})
 
     def test_empty_secret(self):

@@ -123,10 +123,11 @@ def test_profiles_by_name():
 
 
 def test_largest_numbers(milan):
-    state = dataclasses.replace(vmsa.INIT2, sev_features=1 << 63)
+    state = vmsa.Profile('largest', 0xffffffff, 0xffff, 1 << 63)
     pages = vmsa.save_areas(state, 4096, milan, 0xffffffff)
     assert len(pages) == 4096
     assert pages[-1][0x3b0:0x3b8] == bytes(7) + b'\x80'
+    assert pages[-1][0x408:0x412] == 4 * b'\xff' + bytes(4) + 2 * b'\xff'
 
 
 def test_start_of_application_processors(milan):
@@ -145,7 +146,10 @@ def test_number_of_vcpus(milan, vcpus):
 
 def test_firmware_without_a_start_for_more_than_one(milan):
     assert len(vmsa.save_areas(vmsa.LEGACY, 1, milan, None)) == 1
-    with pytest.raises(errors.VmsaMalformed, match='one vCPU'):
+    with pytest.raises(errors.VmsaMalformed,
+                       match='^the firmware does not say where application '
+                             'processors start; use firmware that does, or '
+                             'one vCPU$'):
         vmsa.save_areas(vmsa.LEGACY, 2, milan, None)
 
 

@@ -11,6 +11,7 @@
 # under the License.
 
 import base64
+import logging
 import os
 import time
 
@@ -112,6 +113,146 @@ def test_file_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize('size', (0, 7, 65))
 def test_size_of_the_id(tmp_path, size):
     refused(f'8 to 64 bytes, this has {size}', tmp_path, bytes(size))
+
+
+class Server:
+    """AMD's key server, as far as a ChipCertificates sees it."""
+
+    url = 'http://amd'
+    deadline = 2
+
+    def __init__(self, files):
+        self.files = files
+        self.asked = []
+
+    def get(self, path, max_size):
+        self.asked.append(path)
+        if path not in self.files:
+            raise kds.KeyServerRefusal(f'{path}: it does not have it')
+        return self.files[path]
+
+
+class TestServer:
+
+    PATH = f'/cek/id/{CHIP.hex()}'
+
+    @pytest.fixture
+    def server(self):
+        return Server({self.PATH: platforms.platform().cek})
+
+    @pytest.fixture
+    def now(self, monkeypatch):
+        """A clock that stands still: a list of one time, which can be set."""
+        now = [1000.0]
+        monkeypatch.setattr(time, 'time', lambda: now[0])
+        return now
+
+    def get(self, server, cache, chip_id=CHIP, pek=None, **options):
+        return chips.ChipCertificates(
+            [platforms.anchor()], cache=cache, server=server, **options).get(
+                chip_id, parse(pek or platforms.platform().pek)).to_bytes()
+
+    def refused(self, message, *args, error=chips.ChipRefused, **options):
+        with pytest.raises(error, match=message) as exc:
+            self.get(*args, **options)
+        return str(exc.value)
+
+    def note(self, cache, chip_id, at, text=b'AMD: no such chip'):
+        """What a process wrote that the server refused a chip to, then."""
+        path = cache / f'{chip_id.hex()}.refused'
+        path.write_bytes(text)
+        os.utime(path, (at, at))
+        return path
+
+    def test_store_then_cache_then_server(self, server, tmp_path):
+        store, cache = tmp_path / 'store', tmp_path / 'cache'
+        store.mkdir()
+        cek = self.get(server, cache, store=store)
+        assert server.asked == [self.PATH]
+        assert self.get(server, cache, store=store) == cek
+        assert server.asked == [self.PATH]
+        (cache / f'{CHIP.hex()}.cert').write_bytes(b'damaged')
+        self.refused(f'{cache}/.*Nothing else is tried', server, cache,
+                     store=store)
+        (store / f'{CHIP.hex()}.cek').write_bytes(cek)
+        assert self.get(server, cache, store=store) == cek
+        assert server.asked == [self.PATH]
+
+    def test_is_not_asked_without_a_cache(self, server):
+        """What cannot be kept would be asked for at every launch."""
+        self.refused('CEK is not known here', server, None)
+        assert server.asked == []
+
+    def test_is_not_asked_unless_it_may_be(self, server, tmp_path):
+        found = chips.ChipCertificates([platforms.anchor()], cache=tmp_path,
+                                       server=server)
+        with pytest.raises(chips.ChipRefused, match='CEK is not known here'):
+            found.get(CHIP, parse(platforms.platform().pek), may_ask=False)
+        assert server.asked == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_folder_of_the_cache_that_cannot_be_made(self, server, tmp_path):
+        """It is on a disk that is not mounted."""
+        (tmp_path / 'cache').symlink_to('nowhere')
+        self.refused('^the cache of chip certificates cannot be used: .*File '
+                     'exists', server, tmp_path / 'cache',
+                     error=chips.ChipStoreUnusable)
+        assert server.asked == []
+
+    def test_operators_learn_what_was_had(self, server, tmp_path, caplog):
+        caplog.set_level(logging.INFO, chips.__name__)
+        cek = self.get(server, tmp_path)
+        assert caplog.messages == [
+            f'The CEK of chip {CHIP.hex()} was had from http://amd; its '
+            f'SHA-256 is {parse(cek).sha256.hex()}.']
+
+    def test_files_that_do_not_fit_are_all_named(self, server, tmp_path):
+        paths = [tmp_path / f'{CHIP.hex()}.{suffix}'
+                 for suffix in ('cert', 'cek')]
+        for path in paths:
+            path.write_bytes(platforms.platform().pdh)
+        assert self.refused('Nothing else', server, tmp_path) == (
+            f'{paths[0]} holds PDH, expected a CEK; {paths[1]} holds PDH, '
+            f'expected a CEK. Nothing else is tried for chip {CHIP.hex()} '
+            f'until the file is replaced or removed')
+        assert server.asked == []
+
+    @pytest.mark.parametrize(('age', 'asked'), [
+        (-1, True), (0, False), (59, False), (60, True), (61, True)])
+    def test_how_long_a_refusal_is_heeded(self, server, tmp_path, now, age,
+                                          asked):
+        """Not at all when the clock was set back since."""
+        self.note(tmp_path, CHIP, now[0] - age)
+        if asked:
+            self.get(server, tmp_path)
+        else:
+            self.refused(rf'^AMD: no such chip \(asked {age} s ago; asked '
+                         r'again after 60 s\)$', server, tmp_path)
+        assert server.asked == [self.PATH] * asked
+
+    def test_note_that_is_cut_within_a_character(self, server, tmp_path,
+                                                 now):
+        self.note(tmp_path, CHIP, now[0], 'ä'.encode()[:1])
+        self.refused('^\ufffd \\(asked 0 s ago', server, tmp_path)
+
+    @pytest.mark.parametrize(('age', 'kept'), [
+        (-5, True), (59, True), (60, True), (61, False)])
+    def test_notes_that_are_thrown_away(self, server, tmp_path, now, age,
+                                        kept):
+        note = self.note(tmp_path, b'another chip', now[0] - age)
+        self.refused('does not have it', server, tmp_path, b'yet another')
+        assert note.exists() is kept
+
+    def test_notes_that_another_process_threw_away(self, server, tmp_path,
+                                                   now):
+        """Theirs are listed, and are gone when they are looked at."""
+        notes = []
+        for number in range(8):
+            notes.append(self.note(tmp_path, b'chip %03d' % number, 1))
+            gone = tmp_path / f'gone-{number}.refused'
+            gone.symlink_to('nowhere')
+        self.refused('does not have it', server, tmp_path, b'yet another')
+        assert not any(note.exists() for note in notes)
 
 
 class TestConfiguration:
