@@ -62,6 +62,7 @@ for tier in $tiers; do
             run flake8 "$VENV/bin/python" -m flake8 \
                 nova nova_sev_attest tests benchmarks devstack tools \
                 doc/source/conf.py doc/source/_ext
+            run shell-style env PATH="$VENV/bin:$PATH" tools/shell-style.sh
             run import-rules env PYTHONPATH="$CHECKOUT" \
                 "$VENV/bin/lint-imports" --no-cache
             run docs "$VENV/bin/python" -m sphinx -q -W --keep-going \

@@ -19,10 +19,11 @@ from cryptography import fernet
 
 from devstack.lab import credentials
 from devstack.lab import databases
+from devstack.lab import errors
+from devstack.lab import plugin
 from devstack.lab import probes
 
-_SERVICE_USERS = ('nova', 'placement', 'glance', 'neutron', 'barbican',
-                  'attestation')
+_SERVICE_USERS = ('nova', 'placement', 'glance', 'neutron', 'barbican')
 _PROJECTS = ('service', 'owner', 'other')
 # user, project, roles. The owner and the other are strangers to each other;
 # the auditor may look at what the owner has.
@@ -40,7 +41,6 @@ _ENDPOINTS = {
     'image': ('glance', ''),
     'network': ('neutron', ''),
     'key-manager': ('barbican', ''),
-    'attestation': ('attestation', ''),
 }
 _SEV = {'hw:mem_encryption': 'true', 'hw:mem_encryption_model': 'amd-sev'}
 _SEV_ES = _SEV | {'hw:mem_encryption_model': 'amd-sev-es'}
@@ -102,47 +102,64 @@ def fill_catalog(layout):
             for role in granted:
                 identity.assign_project_role_to_user(
                     projects[project], users[name], roles[role])
-        _make_endpoints(layout, identity)
+        for service_type, (server, path) in _ENDPOINTS.items():
+            _make_endpoint(identity, server, service_type,
+                           layout.url(server) + path)
     _set_done(layout, 'catalog')
 
 
-def make_host_users(layout):
-    """Make a user for each compute host, good for its launches only."""
-    passwords = credentials.load(layout)
-    missing = [host for host in layout.computes
-               if not _is_done(layout, host.user)]
-    if not missing:
+def make_attestation_accounts(layout):
+    """Make the users and the endpoint that devstack's plugin asks for."""
+    if _is_done(layout, 'attestation-accounts'):
         return
+    types = {}
     with probes.admin(layout) as cloud:
         identity = cloud.identity
-        domain = identity.find_domain('Default', ignore_missing=False)
-        project = identity.find_project('service', ignore_missing=False)
-        role = identity.find_role('service', ignore_missing=False)
-        for host in missing:
-            user = identity.find_user(host.user) or identity.create_user(
-                name=host.user, domain_id=domain.id,
-                password=credentials.of_host(passwords, host),
-                default_project_id=project.id)
-            identity.assign_project_role_to_user(project, user, role)
-            _set_done(layout, host.user)
+        for call in plugin.accounts(layout):
+            match call:
+                case ['get_or_create_user', name, password, *_]:
+                    _make_user(identity, name, password)
+                case ['get_or_add_user_project_role', role, name, project,
+                      *_]:
+                    _grant(identity, name, project, role)
+                case ['get_or_create_service', name, service_type, *_]:
+                    types[name] = service_type
+                case ['get_or_create_endpoint', name, _, url, *_]:
+                    _make_endpoint(identity, name, types[name], url)
+                case _:
+                    raise errors.StepFailed(
+                        f'devstack/plugin.sh calls {call[0]}, for which the '
+                        f'lab has nothing')
+    _set_done(layout, 'attestation-accounts')
 
 
-def _make_endpoints(layout, identity):
-    known = {service.type: service for service in identity.services()}
-    urls = {(endpoint.service_id, endpoint.interface): endpoint
-            for endpoint in identity.endpoints()}
-    for service_type, (server, path) in _ENDPOINTS.items():
-        service = known.get(service_type) or identity.create_service(
-            type=service_type, name=server)
-        for interface in ('public', 'internal'):
-            url = layout.url(server) + path
-            endpoint = urls.get((service.id, interface))
-            if endpoint is None:
-                identity.create_endpoint(
-                    service_id=service.id, interface=interface, url=url,
-                    region_id='RegionOne')
-            elif endpoint.url != url:
-                identity.update_endpoint(endpoint, url=url)
+def _make_user(identity, name, password):
+    domain = identity.find_domain('Default', ignore_missing=False)
+    if identity.find_user(name) is None:
+        identity.create_user(name=name, domain_id=domain.id,
+                             password=password)
+
+
+def _grant(identity, user, project, role):
+    identity.assign_project_role_to_user(
+        identity.find_project(project, ignore_missing=False),
+        identity.find_user(user, ignore_missing=False),
+        identity.find_role(role, ignore_missing=False))
+
+
+def _make_endpoint(identity, name, service_type, url):
+    service = next(identity.services(type=service_type), None) or (
+        identity.create_service(type=service_type, name=name))
+    known = {endpoint.interface: endpoint
+             for endpoint in identity.endpoints(service_id=service.id)}
+    for interface in ('public', 'internal'):
+        endpoint = known.get(interface)
+        if endpoint is None:
+            identity.create_endpoint(
+                service_id=service.id, interface=interface, url=url,
+                region_id='RegionOne')
+        elif endpoint.url != url:
+            identity.update_endpoint(endpoint, url=url)
 
 
 def make_flavors(layout):

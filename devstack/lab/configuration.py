@@ -10,7 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Write every server's configuration from the templates."""
+"""Write every server's configuration.
+
+From the templates, but for what devstack's plugin writes: the key service's,
+and the driver's part of nova-compute's.
+"""
 
 import base64
 import hashlib
@@ -22,6 +26,7 @@ import yaml
 
 from devstack.lab import credentials
 from devstack.lab import layout as lab_layout
+from devstack.lab import plugin
 
 _TEMPLATES = pathlib.Path(__file__).with_name('templates')
 
@@ -33,7 +38,6 @@ _FILES = {
     'glance-api.conf': 'glance/glance-api.conf',
     'neutron.conf': 'neutron/neutron.conf',
     'barbican.conf': 'home/.barbican/barbican.conf',
-    'attestation.conf': 'attestation/attestation.conf',
     'nova.conf': 'nova/nova.conf',
     'nova-db.conf': 'nova/nova-db.conf',
     'mariadb.cnf': 'mariadb/mariadb.cnf',
@@ -76,10 +80,9 @@ def write(layout):
             'nova-compute.conf', values | {
                 'compute_host': host.name,
                 'compute_state': host.state / 'nova',
-                'compute_conf': host.configuration,
-                'host_user': host.user,
-                'host_password': credentials.of_host(passwords, host),
-                'libvirt_uri': host.libvirt_uri}))
+                'compute_conf': host.configuration}))
+        plugin.configure_compute(layout, host)
+    plugin.configure_key_service(layout)
     credentials.write_private(layout.clouds, clouds(layout, passwords))
     credentials.write_private(layout.openrc, render('openrc', values))
     credentials.write_private(layout.tools / 'qemu-img',
@@ -112,8 +115,6 @@ def _values(layout, passwords):
         'share': layout.venv / 'etc',
         'clouds': layout.clouds,
         'compute_root': layout.compute_root,
-        'emulated_root': layout.emulated_root,
-        'sealing_keys': layout.sealing_keys,
         'database_password': passwords['database'],
         'messaging_password': passwords['messaging'],
         'database': (f'mysql+pymysql://lab:{passwords["database"]}'

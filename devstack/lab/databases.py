@@ -28,6 +28,7 @@ import pymysql
 from devstack.lab import chroot
 from devstack.lab import credentials
 from devstack.lab import errors
+from devstack.lab import plugin
 from devstack.lab import services
 
 # In the dump. The key service's own database is migrated at each start: it
@@ -77,14 +78,9 @@ def bring_up_to_date(layout, say):
 
 
 def migrate_attestation(layout):
-    """Give the key service its tables and the key that seals in them."""
-    conf = layout.etc / 'attestation' / 'attestation.conf'
+    """Give the key service its tables, and the keys that it needs."""
     _create(layout, ['attestation'])
-    run_manage(layout, 'nova-sev-attest-manage', '--config-file',
-               conf, 'db', 'sync')
-    if not layout.sealing_keys.exists():
-        run_manage(layout, 'nova-sev-attest-manage', '--config-file', conf,
-                   'sealing-key', 'create')
+    plugin.initialise(layout)
 
 
 def _key():

@@ -120,6 +120,11 @@ class Layout:
         return self.data / 'attestation' / 'sealing-keys'
 
     @property
+    def audit_keys(self):
+        """The keys that sign its audit."""
+        return self.data / 'attestation' / 'audit-keys'
+
+    @property
     def tools(self):
         """Programs that nova-compute needs and the machine may not have."""
         return self.etc / 'bin'

@@ -109,7 +109,7 @@ def _attestation(layout):
                  lab_layout.CHECKOUT / 'etc/nova-sev-attest/uwsgi.ini'),
         probe=lambda since: probes.http(layout, 'attestation',
                                         '/healthcheck'),
-        needs=('attestation-database', 'catalog', 'platform'),
+        needs=('attestation-database', 'attestation-accounts', 'platform'),
         environment=_python_environment(layout) | {
             'NOVA_SEV_ATTEST_CONFIG_FILE':
                 layout.etc / 'attestation' / 'attestation.conf',
@@ -227,7 +227,8 @@ def _nova_compute(host):
              '--config-file', host.configuration], sev_es=True)),
         probe=lambda since: probes.compute(host, since),
         needs=(host.service('libvirtd'), 'nova-conductor', 'nova-api',
-               'placement', 'neutron', 'glance', 'host users'),
+               'placement', 'neutron', 'glance',
+               'attestation-accounts'),
         environment=_python_environment(layout) | {
             'PATH': f'{layout.tools}:{layout.venv}/bin:{_PATH}'},
         stop_seconds=15)
