@@ -189,6 +189,10 @@ class TestEvidence:
         with pytest.raises(errors.EvidenceMalformed, match='48 bytes'):
             evidence(blob)
 
+    def test_largest_numbers(self):
+        given = measurement.Evidence.parse(bytes(48), 255, 255, 255)
+        assert (*given.api, given.build) == (255, 255, 255)
+
     @pytest.mark.parametrize('numbers', [(256, 0, 0), (0, -1, 0),
                                          (0, 0, 1000)])
     def test_numbers(self, numbers):
