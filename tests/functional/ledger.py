@@ -24,6 +24,8 @@ import io
 import json
 import logging
 
+import sqlalchemy as sa
+
 #: Shorter ones, and those of fewer different bytes, are found by chance.
 _SHORTEST = 12
 _FEWEST = 6
@@ -93,6 +95,21 @@ class Ledger:
 
 
 LEDGER = Ledger()
+
+
+def stored(engine):
+    """All that is in a database, as bytes.
+
+    :param engine: sqlalchemy's.
+    """
+    found, tables = [], sa.MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        for table in tables.sorted_tables:
+            for row in connection.execute(sa.select(table)):
+                found += [value if isinstance(value, bytes)
+                          else str(value).encode() for value in row]
+    return b'\n'.join(found)
 
 
 @contextlib.contextmanager

@@ -40,14 +40,15 @@ class Traces:
     """The lab, seen by somebody who believes none of its reports.
 
     :param layout: the lab.
-    :param secret: bytes that may be in the guest only.
+    :param secrets: each bytes that may be in the guest only.
     """
 
-    def __init__(self, layout, secret):
+    def __init__(self, layout, *secrets):
         self._layout = layout
         self._host = lab_host.Host(layout)
-        self._needles = {secret, base64.b64encode(secret),
-                         secret.hex().encode()}
+        self._needles = {
+            form for secret in secrets for form in
+            (secret, base64.b64encode(secret), secret.hex().encode())}
         self._longest = max(map(len, self._needles))
 
     def unattested(self, server):
@@ -100,14 +101,15 @@ class Traces:
                 connection.close()
         return None
 
-    def secrets(self, since):
-        """Where the secret is, other than in a guest's memory.
+    def secrets(self, since, services=()):
+        """Where a secret is, other than in a guest's memory.
 
         Looked through are all files of the lab that changed, the arguments
         and environments of its processes, and the memory of nova-compute
         and libvirtd.
 
         :param since: seconds since the epoch.
+        :param services: names of others whose memory is looked through.
         :returns: a list of places.
         """
         found = []
@@ -129,13 +131,12 @@ class Traces:
                     continue
                 if any(needle in text for needle in self._needles):
                     found.append(f'/proc/{pid}/{name}')
-        for host in self._layout.computes:
-            for kind in ('nova-compute', 'libvirtd'):
-                service = host.service(kind)
-                for pid in victims.tree(victims.main_pid(self._layout,
-                                                         service)):
-                    if self._is_in_memory(pid):
-                        found.append(f'the memory of {service}')
+        for service in (*services, *(
+                host.service(kind) for host in self._layout.computes
+                for kind in ('nova-compute', 'libvirtd'))):
+            for pid in victims.tree(victims.main_pid(self._layout, service)):
+                if self._is_in_memory(pid):
+                    found.append(f'the memory of {service}')
         return found
 
     def _is_in_file(self, path):

@@ -25,7 +25,6 @@ from cheroot import wsgi
 import openapi_core
 from openapi_core.contrib import requests as openapi_requests
 import requests
-import sqlalchemy as sa
 
 from nova_sev_attest.conf import keyservice as conf_keyservice
 from nova_sev_attest.keyservice import app
@@ -175,15 +174,7 @@ def error(response, status, code):
 
 def stored(keyservice):
     """All that is in the database of a key service, as bytes."""
-    found, engine = [], keyservice.service.database.engine
-    tables = sa.MetaData()
-    tables.reflect(engine)
-    with engine.connect() as connection:
-        for table in tables.sorted_tables:
-            for row in connection.execute(sa.select(table)):
-                found += [value if isinstance(value, bytes)
-                          else str(value).encode() for value in row]
-    return b'\n'.join(found)
+    return ledger.stored(keyservice.service.database.engine)
 
 
 class KeyService:
