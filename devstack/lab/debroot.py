@@ -175,7 +175,7 @@ class _Apt:
                        self.state / 'none' / 'partial'):
             folder.mkdir(parents=True, exist_ok=True)
         (self.state / 'status').write_text('')
-        self.mirror = _mirror(cache)
+        self.mirror = mirror(cache)
         self.sources = self.state / 'debian.sources'
         self.sources.write_text('\n'.join(
             f'Types: deb\nURIs: {self.mirror}\nSuites: {suite}\n'
@@ -270,7 +270,7 @@ APT::Sandbox::User "root";
         return _run('apt-get', '-c', str(self.config), *arguments)
 
 
-def _mirror(cache):
+def mirror(cache):
     """The URI of the Debian archive in the machine's apt configuration."""
     found = _mirrors()
     if not found:

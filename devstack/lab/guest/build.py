@@ -59,25 +59,46 @@ class Guest:
     marker_sha256: str
 
 
-def build(lab, folder, say=print):
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """What is on the guest's disk.
+
+    :ivar fill: called with the packages (:class:`tree.Tree`) and the folder
+        to fill; the file ``marker`` is there.
+    :ivar size: bytes of its file system, a multiple of 1024; None: half as
+        much again as is in the folder, and 128 MiB.
+    :ivar is_writable: whether the guest may write to it. What the host may
+        do to an encrypted disk (see doc/source/owner/disks.rst) then hits
+        what the guest wrote, too.
+    """
+
+    fill: object
+    size: int | None = None
+    is_writable: bool = False
+
+
+def build(lab, folder, say=print, root=None):
     """Make a guest with a new disk.
 
     :param lab: the lab's state folder, for the Debian packages.
     :param folder: where to put kernel, initramfs and disk.
+    :param root: the :class:`Root` of its disk; by default a busybox that
+        shows the marker.
     :returns: a :class:`Guest`.
     :raises tree.GuestError: when the packages are not as expected.
     :raises devstack.lab.debroot.DebRootError: when they cannot be had.
     """
+    root = root or Root(_busybox, _ROOT_SIZE)
     packages = tree.unpack(lab, say=say)
     folder = pathlib.Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     kernel = folder / 'kernel'
     kernel.write_bytes(packages.kernel()[0].read_bytes())
     ramdisk = folder / 'initramfs'
-    ramdisk.write_bytes(_initramfs(packages))
+    ramdisk.write_bytes(_initramfs(packages, root))
     image = folder / 'disk'
     passphrase = secrets.token_hex(32).encode()
-    marker_sha256 = _disk(packages, passphrase, image)
+    marker_sha256 = _disk(packages, passphrase, image, root)
     say(f'guest: kernel {kernel.stat().st_size >> 10} KiB, initramfs '
         f'{ramdisk.stat().st_size >> 10} KiB, disk '
         f'{image.stat().st_size >> 10} KiB')
@@ -85,9 +106,10 @@ def build(lab, folder, say=print):
                  marker_sha256)
 
 
-def _initramfs(packages):
+def _initramfs(packages, root):
     files = {'init': (_HERE / 'init').read_bytes(),
              'lib/secret-area.sh': (_HERE / 'secret-area.sh').read_bytes(),
+             'etc/root-mode': b'rw\n' if root.is_writable else b'ro\n',
              'etc/luks2-shape': (_HERE / 'luks2-shape').read_bytes(),
              'bin/cryptsetup': packages.read(_CRYPTSETUP),
              'bin/busybox': packages.read(_BUSYBOX)}
@@ -107,30 +129,41 @@ def _initramfs(packages):
                           folders=_FOLDERS)
 
 
-def _disk(packages, passphrase, path):
+def _busybox(packages, folder):
+    for name in ('bin', 'dev', 'proc', 'sbin', 'sys'):
+        (folder / name).mkdir()
+    (folder / 'bin/busybox').write_bytes(packages.read(_BUSYBOX))
+    for applet in ('cut', 'sh', 'sha256sum', 'sleep'):
+        (folder / 'bin' / applet).symlink_to('busybox')
+    (folder / 'sbin/init').write_bytes((_HERE / 'root-init').read_bytes())
+    for program in ('bin/busybox', 'sbin/init'):
+        (folder / program).chmod(0o755)
+
+
+def _disk(packages, passphrase, path, root):
     marker = secrets.token_hex(32).encode() + b'\n'
     # In memory: what is encrypted on the disk is never in clear on one.
     with tempfile.TemporaryDirectory(dir='/dev/shm') as scratch:
         scratch = pathlib.Path(scratch)
-        root = scratch / 'root'
-        for name in ('bin', 'dev', 'proc', 'sbin', 'sys'):
-            (root / name).mkdir(parents=True)
-        (root / 'marker').write_bytes(marker)
-        (root / 'bin/busybox').write_bytes(packages.read(_BUSYBOX))
-        for applet in ('cut', 'sh', 'sha256sum', 'sleep'):
-            (root / 'bin' / applet).symlink_to('busybox')
-        (root / 'sbin/init').write_bytes((_HERE / 'root-init').read_bytes())
-        for program in ('bin/busybox', 'sbin/init'):
-            (root / program).chmod(0o755)
+        folder = scratch / 'root'
+        folder.mkdir()
+        (folder / 'marker').write_bytes(marker)
+        root.fill(packages, folder)
         clear = scratch / 'clear'
         clear.touch(0o600)
         packages.run('usr/sbin/mke2fs', '-q', '-t', 'ext4', '-m', '0',
-                     '-O', '^has_journal', '-E', 'root_owner=0:0',
-                     '-d', str(root), str(clear), f'{_ROOT_SIZE >> 10}k')
+                     *([] if root.is_writable else ['-O', '^has_journal']),
+                     '-E', 'root_owner=0:0', '-d', str(folder), str(clear),
+                     f'{(root.size or _size_for(folder)) >> 10}k')
         volume = disk.make_volume(packages, clear.read_bytes(), passphrase,
                                   scratch / 'volume')
     path.write_bytes(disk.make_disk(volume))
     return hashlib.sha256(marker).hexdigest()
+
+
+def _size_for(folder):
+    used = sum(path.lstat().st_blocks * 512 for path in folder.rglob('*'))
+    return (used * 3 // 2 + (128 << 20)) >> 20 << 20
 
 
 def main(arguments=None):
