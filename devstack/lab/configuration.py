@@ -119,8 +119,7 @@ def _values(layout, passwords):
         'messaging_password': passwords['messaging'],
         'database': (f'mysql+pymysql://lab:{passwords["database"]}'
                      f'@127.0.0.1:{layout.port("mariadb")}'),
-        'messaging': (f'rabbit://lab:{passwords["messaging"]}'
-                      f'@127.0.0.1:{layout.port("rabbitmq")}/'),
+        'messaging': credentials.messaging_url(layout),
         'barbican_kek': _derived_key(passwords['barbican'], b'kek'),
         'service_credential': textwrap.dedent(f'''\
             auth_type = password

@@ -37,6 +37,12 @@ def load(layout):
     return known
 
 
+def messaging_url(layout):
+    """RabbitMQ's URL in oslo.messaging's form, with the lab's password."""
+    return (f'rabbit://lab:{load(layout)["messaging"]}'
+            f'@127.0.0.1:{layout.port("rabbitmq")}/')
+
+
 def of_host(passwords, host):
     """The password of a compute host's own user.
 

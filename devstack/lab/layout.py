@@ -37,6 +37,8 @@ PORTS = {
 DEFAULT_PORT_BASE = 25000
 DEFAULT_COMPUTES = 2
 _MOST_COMPUTES = 9
+# How compute hosts reach the key service.
+TRANSPORTS = ('http', 'rpc')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +49,28 @@ class Layout:
     :ivar venv: the Python environment that the services run from.
     :ivar port_base: the first of the loopback ports.
     :ivar compute_count: how many compute hosts it has.
+    :ivar transport: by which they reach the key service, of TRANSPORTS.
     """
 
     lab_dir: pathlib.Path
     venv: pathlib.Path
     port_base: int
     compute_count: int = DEFAULT_COMPUTES
+    transport: str = TRANSPORTS[0]
 
     @classmethod
     def from_environment(cls, environment=None):
-        """Read LAB_DIR, LAB_VENV, LAB_PORT_BASE and LAB_COMPUTES.
+        """Read LAB_DIR, LAB_VENV, LAB_PORT_BASE, LAB_COMPUTES, LAB_TRANSPORT.
 
         :raises ValueError: when LAB_PORT_BASE is not a usable port number,
-            or LAB_COMPUTES not a number of hosts.
+            LAB_COMPUTES not a number of hosts, or LAB_TRANSPORT none of
+            TRANSPORTS.
         """
         environment = os.environ if environment is None else environment
+        transport = environment.get('LAB_TRANSPORT') or TRANSPORTS[0]
+        if transport not in TRANSPORTS:
+            raise ValueError(f'LAB_TRANSPORT must be one of '
+                             f'{", ".join(TRANSPORTS)}, not {transport!r}')
         return cls(
             lab_dir=pathlib.Path(environment.get('LAB_DIR')
                                  or CHECKOUT / '.lab').absolute(),
@@ -71,7 +80,8 @@ class Layout:
                               DEFAULT_PORT_BASE, 1024,
                               65535 - max(PORTS.values())),
             compute_count=_number(environment, 'LAB_COMPUTES',
-                                  DEFAULT_COMPUTES, 1, _MOST_COMPUTES))
+                                  DEFAULT_COMPUTES, 1, _MOST_COMPUTES),
+            transport=transport)
 
     @property
     def run_dir(self):

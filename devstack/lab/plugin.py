@@ -39,12 +39,16 @@ done
 '''
 _SECONDS = 300
 _KEY_SERVICE = 'key,attestation-api'
+_RPC = 'attestation-rpc'
 _COMPUTE = 'n-cpu'
 
 
 def configure_key_service(layout):
     """Write the key service's configuration."""
-    _run(layout, _KEY_SERVICE, 'configure_attestation_keyservice')
+    services = _KEY_SERVICE
+    if layout.transport == 'rpc':
+        services += f',{_RPC}'
+    _run(layout, services, 'configure_attestation_keyservice')
 
 
 def configure_compute(layout, host):
@@ -102,6 +106,7 @@ def _run(layout, services, *functions, **variables):
             'DATABASE_URL': (
                 f'mysql+pymysql://lab:{passwords["database"]}@127.0.0.1:'
                 f'{layout.port("mariadb")}/%s?charset=utf8mb4'),
+            'TRANSPORT_URL': credentials.messaging_url(layout),
             'KEYSTONE_SERVICE_URI': f'{layout.url("keystone")}/v3',
             'SERVICE_PASSWORD': passwords['attestation'],
             'ATTESTATION_DIR': lab_layout.CHECKOUT,
@@ -111,6 +116,7 @@ def _run(layout, services, *functions, **variables):
             'ATTESTATION_AUDIT_KEYS': layout.audit_keys,
             'ATTESTATION_PLATFORM': 'emulated',
             'ATTESTATION_PLATFORM_KEYS': layout.emulator,
+            'ATTESTATION_TRANSPORT': layout.transport,
             'ATTESTATION_SERVICE_URL': layout.url('attestation'),
         } | variables
         done = subprocess.run(

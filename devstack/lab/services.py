@@ -22,6 +22,8 @@ from devstack.lab import layout as lab_layout
 from devstack.lab import probes
 
 _PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+# nova_sev_attest.messaging.TOPIC, whose import takes longer than a "status".
+_RPC_QUEUE = 'sev-attest'
 _HERE = lab_layout.CHECKOUT / 'devstack' / 'lab'
 
 
@@ -70,6 +72,7 @@ def table(layout):
               f'paste:{layout.venv}/etc/barbican/barbican-api-paste.ini',
               '/', needs=('databases',)),
         _attestation(layout),
+        *([_attestation_rpc(layout)] if layout.transport == 'rpc' else ()),
         _nova(layout, 'nova-conductor', queue='conductor'),
         _nova(layout, 'nova-scheduler', queue='scheduler'),
         _wsgi(layout, 'nova-api', 'nova.wsgi.osapi_compute', '/',
@@ -121,6 +124,18 @@ def _attestation(layout):
         port=layout.port('attestation'),
         # Its master lets the workers finish what they are at.
         stops_as_group=False)
+
+
+def _attestation_rpc(layout):
+    """The same key service for compute hosts that reach RabbitMQ only."""
+    return Service(
+        name='attestation-rpc',
+        command=(layout.bin('nova-sev-attest-rpc'), '--config-file',
+                 layout.etc / 'attestation' / 'attestation.conf'),
+        probe=lambda since: probes.consumer(layout, _RPC_QUEUE),
+        needs=('attestation-database', 'attestation-accounts', 'platform',
+               'rabbitmq'),
+        environment=_python_environment(layout))
 
 
 def _mariadb(layout):

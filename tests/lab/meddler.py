@@ -145,15 +145,15 @@ def in_place(layout):
 
 
 @contextlib.contextmanager
-def stopped(layout):
-    """Have no key service at all for a while."""
-    supervision.stop_service(layout, _SERVICE)
+def stopped(layout, name=_SERVICE):
+    """Have no key service at all for a while, or lack another service."""
+    supervision.stop_service(layout, name)
     try:
         yield
     finally:
         started = time.time()
-        supervision.start_service(layout, _SERVICE)
-        probe = services.table(layout)[_SERVICE].probe
+        supervision.start_service(layout, name)
+        probe = services.table(layout)[name].probe
         _wait_for(lambda: probe(started) is None)
 
 
@@ -170,5 +170,5 @@ def _healthy(port):
 def _wait_for(condition):
     deadline = time.monotonic() + _SECONDS
     while not condition():
-        assert time.monotonic() < deadline, 'the key service does not start'
+        assert time.monotonic() < deadline, 'a service does not start'
         time.sleep(0.1)

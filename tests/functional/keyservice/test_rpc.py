@@ -18,6 +18,7 @@ what is around them are those of the HTTP tests.
 
 import logging
 import secrets
+import threading
 import time
 import uuid
 
@@ -31,10 +32,13 @@ from nova_sev_attest.client import exceptions
 from nova_sev_attest.client import launches
 from nova_sev_attest.client.transport import rpc as client_rpc
 from nova_sev_attest.conf import driver as driver_options
+from nova_sev_attest.keyservice.engine import waiting
 from nova_sev_attest.keyservice import rpc
 from nova_sev_attest import messaging
 from tests.functional.keyservice import fakes
 from tests.functional.keyservice import harness
+from tests.functional.keyservice.test_launches_wait import LONG
+from tests.functional.keyservice.test_launches_wait import Meanwhile
 
 NOVA = ('nova-sev-attest-host-1', 'nova-password')
 
@@ -166,6 +170,94 @@ def test_http_and_rpc_are_one_service(keyservice, host):
     assert host.send(evidence).status_code == 200
     host.report('failed', 'a reason')
     assert host.show()['reason']['detail'] == 'a reason'
+
+
+class TestWaiting:
+    """For owners: by the engine's long poll, as over HTTP."""
+
+    @pytest.fixture
+    def waits(self, monkeypatch):
+        """Seconds of each long poll that reached the engine."""
+        seen, wait = [], waiting.Waiting.wait
+
+        def recorded(self, launch, seconds):
+            seen.append(seconds)
+            return wait(self, launch, seconds)
+
+        monkeypatch.setattr(waiting.Waiting, 'wait', recorded)
+        return seen
+
+    @pytest.fixture
+    def host(self, keyservice, transport):
+        keyservice.policy(verifier='owner', secrets=[])
+        return Host(keyservice, transport)
+
+    @staticmethod
+    def until(owner, waiting_for):
+        deadline = time.monotonic() + 30
+        while True:
+            launches = owner.api.get('/v1/launches').json()['launches']
+            if launches and launches[0]['waiting_for'] == waiting_for:
+                return
+            assert time.monotonic() < deadline, launches
+            time.sleep(0.05)
+
+    def test_owner_ends_each_wait(self, host, waits):
+        owner = harness.Owner(host)
+        opening = Meanwhile(lambda: host.open(LONG))
+        self.until(owner, 'session')
+        session = owner.make_session()
+        # Long enough that whoever does not wait has asked again.
+        time.sleep(2)
+        assert opening.answer is None and len(waits) == 1
+        assert owner.put('session', session).status_code == 200
+        assert harness.b64(opening.join().session) == session['session']
+        assert opening.seconds < LONG
+
+        evidence = host.measure()
+        sending = Meanwhile(lambda: host.release(
+            {name: value for name, value in evidence.items()
+             if name != 'technology'}, LONG))
+        self.until(owner, 'secret')
+        time.sleep(2)
+        assert sending.answer is None and len(waits) == 2
+        secret = owner.pack()
+        assert owner.put('secret', secret).status_code == 200
+        assert harness.b64(sending.join().secret) == secret['secret']
+        assert sending.seconds < LONG
+        # As many seconds as the driver has, but for the answer's.
+        assert all(LONG / 2 < seconds <= LONG for seconds in waits)
+
+    def test_owner_does_nothing(self, host, waits):
+        with pytest.raises(exceptions.OwnerTimeout):
+            host.open(4)
+        assert 0 < len(waits) and sum(waits) <= 4
+
+    def test_who_finds_all_places_taken_is_answered_at_once(self):
+        """Threads for messages are never all taken by those who wait."""
+        arrived, go_on = threading.Event(), threading.Event()
+        asked = []
+
+        def application(environ, start_response):
+            asked.append(environ.get('HTTP_PREFER'))
+            if asked[-1] is not None:
+                arrived.set()
+                assert go_on.wait(30)
+            start_response('202 Accepted', [])
+            return [b'{}']
+
+        endpoint = rpc.Endpoint(application, 1000, max_waits=1)
+        request = TestMalformedMessages.GOOD | {'wait': 20}
+        first = Meanwhile(lambda: endpoint.create_launch({}, request))
+        assert arrived.wait(30)
+        answer = endpoint.create_launch({}, request)[messaging.ANSWER]
+        assert answer['status'] == 202
+        assert asked == ['wait=20', None]
+        go_on.set()
+        first.join()
+        # The place is free again.
+        endpoint.create_launch({}, request)
+        assert asked[-1] == 'wait=20'
 
 
 class TestErrors:

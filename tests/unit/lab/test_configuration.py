@@ -11,6 +11,7 @@
 # under the License.
 
 import configparser
+import dataclasses
 import pathlib
 import shutil
 import stat
@@ -84,6 +85,19 @@ def test_nova_compute_loads_our_driver_at_the_labs_libvirt(written):
         assert conf['sev_attest']['mode'] == 'required'
         assert conf['sev_attest']['username'] == host.user == (
             f'nova-sev-attest-{host.name}')
+
+
+def test_hosts_ask_over_http_or_over_rpc(layout):
+    conf = layout.etc / 'attestation' / 'attestation.conf'
+    for transport in ('http', 'rpc', 'http'):
+        configuration.write(dataclasses.replace(layout, transport=transport))
+        for host in layout.computes:
+            assert read(host.configuration)['sev_attest']['transport'] == (
+                transport)
+        # Of the same broker as Nova's, which the driver takes it from.
+        nova = read(layout.etc / 'nova' / 'nova.conf')
+        assert read(conf).get('DEFAULT', 'transport_url', fallback=None) == (
+            nova['DEFAULT']['transport_url'] if transport == 'rpc' else None)
 
 
 def test_compute_hosts_share_the_instances_and_no_other_folder(written):

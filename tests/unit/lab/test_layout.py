@@ -66,6 +66,16 @@ def test_number_of_computes_out_of_range_is_refused(text):
         lab_layout.Layout.from_environment({'LAB_COMPUTES': text})
 
 
+def test_transport():
+    for text, transport in ((None, 'http'), ('', 'http'), ('http', 'http'),
+                            ('rpc', 'rpc')):
+        assert lab_layout.Layout.from_environment(
+            {} if text is None else {'LAB_TRANSPORT': text}
+        ).transport == transport
+    with pytest.raises(ValueError, match="LAB_TRANSPORT.*http, rpc.*'amqp'"):
+        lab_layout.Layout.from_environment({'LAB_TRANSPORT': 'amqp'})
+
+
 def test_compute_hosts_share_nothing_of_their_own():
     hosts = lab_layout.Layout.from_environment(
         {'LAB_COMPUTES': '3', 'LAB_DIR': '/x'}).computes

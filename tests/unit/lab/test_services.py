@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import dataclasses
 import graphlib
 
 import pytest
@@ -18,6 +19,7 @@ from devstack.lab import credentials
 from devstack.lab import lab as lab_module
 from devstack.lab import layout as lab_layout
 from devstack.lab import services
+from nova_sev_attest import messaging
 
 
 @pytest.fixture
@@ -76,3 +78,19 @@ def test_the_key_service_runs_by_its_sample_configuration(table, layout):
     assert program.name == 'uwsgi' and sample.is_file()
     assert service.environment['NOVA_SEV_ATTEST_WORKERS'] == 2
     assert not service.stops_as_group
+
+
+def test_the_rpc_server_runs_where_hosts_use_it(table, layout, monkeypatch):
+    assert 'attestation-rpc' not in table
+    over_rpc = services.table(dataclasses.replace(layout, transport='rpc'))
+    assert set(over_rpc) - set(table) == {'attestation-rpc'}
+    # Owners still have the REST API.
+    assert over_rpc['attestation'].command == table['attestation'].command
+    service = over_rpc['attestation-rpc']
+    assert service.command[0].name == 'nova-sev-attest-rpc'
+    assert service.port is None and 'rabbitmq' in service.needs
+    asked = []
+    monkeypatch.setattr(services.probes, 'consumer',
+                        lambda layout, queue: asked.append(queue))
+    assert service.probe(0) is None
+    assert asked == [messaging.TOPIC]
