@@ -22,21 +22,25 @@ from devstack.lab import layout as lab_layout
 from devstack.lab import namespace
 
 
+# Below what the kernel gives to clients, and beside the default lab's.
+_FIRST_BASE, _BASES = 10000, 149
+
+
 def free_port_base():
     """A base above which no port of a lab is in use.
 
     Each process looks from another place on: what another one has chosen
     and not bound yet looks free.
     """
-    first = os.getpid() % 300
-    for step in range(300):
-        base = 30000 + (first + step) % 300 * 100
-        for offset in lab_layout.PORTS.values():
-            with socket.socket() as probe:
-                if probe.connect_ex(('127.0.0.1', base + offset)) == 0:
-                    break
-        else:
-            return base
+    for step in range(_BASES):
+        base = _FIRST_BASE + (os.getpid() + step) % _BASES * 100
+        try:
+            for offset in lab_layout.PORTS.values():
+                with socket.socket() as probe:
+                    probe.bind(('127.0.0.1', base + offset))
+        except OSError:
+            continue
+        return base
     raise AssertionError('no free ports')
 
 
