@@ -22,25 +22,10 @@ import sys
 import venv
 import zipfile
 
-import pytest
+from tests.functional.packaging import conftest
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 SITE = pathlib.Path(importlib.metadata.distribution('nova').locate_file(''))
-
-
-@pytest.fixture(scope='module')
-def built(tmp_path_factory):
-    """The folder of an sdist and a wheel."""
-    if not (CHECKOUT / '.git').exists():
-        pytest.skip('a release is built from a git checkout')
-    return _build(tmp_path_factory.mktemp('first'))
-
-
-def _build(folder):
-    subprocess.run([CHECKOUT / 'tools' / 'build.sh', folder], check=True,
-                   env=os.environ | {'PYTHON': sys.executable},
-                   stdout=subprocess.DEVNULL, timeout=300)
-    return folder
 
 
 def _hashes(folder):
@@ -69,7 +54,8 @@ def _driver(python, **environment):
 
 
 def test_a_second_build_is_the_same(built, tmp_path):
-    first, second = _hashes(built), _hashes(_build(tmp_path / 'second'))
+    first = _hashes(built)
+    second = _hashes(conftest.build(tmp_path / 'second'))
     assert len(first) == 2
     assert first == second
 
