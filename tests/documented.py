@@ -60,14 +60,18 @@ class Command:
 
     @property
     def words(self):
-        """Its words, without redirections and a final ``&``."""
-        words = shlex.split(self.text, comments=True)
+        """Its words, without what the shell takes of them."""
+        words = shlex.split(_without_environment(self.text), comments=True)
         return [word for word in words
                 if word != '&' and not word.startswith('>')]
 
     @property
     def program(self):
-        return self.text.split()[0]
+        return _without_environment(self.text).split()[0]
+
+
+def _without_environment(text):
+    return re.sub(r'^([A-Z_]+=[\w.]+ +)+', '', text)
 
 
 def _other(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -135,7 +139,8 @@ def commands():
     programs = PROGRAMS | {command.program for command in blocks}
     return (*blocks, *(Command(page, text, inline=True)
                        for page, text in literals
-                       if ' ' in text and text.split()[0] in programs))
+                       if ' ' in text
+                       and _without_environment(text).split()[0] in programs))
 
 
 def of(*programs, page=None):

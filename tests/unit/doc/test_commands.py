@@ -112,6 +112,8 @@ ALIKE = (
         'python3 -m nova_sev_attest.emulator .*', 'virsh .*')),
     By('tests/lab/conftest.py::project',
        ('openstack acl user add .*', 'openstack image set .*')),
+    By('tests/lab/test_rpc.py::test_server_boots_attested',
+       ('LAB_TRANSPORT=rpc tools/lab up',)),
     By('devstack/lab/cloud.py::make_flavors',
        ('openstack flavor create .*',)),
     By('tests/lab/conftest.py::boot', ('openstack server create .*',)),
@@ -125,7 +127,8 @@ ALIKE = (
 )
 #: Commands that are runs of tests themselves, or need a network or hours.
 UNTESTED = (
-    By('is a run of tests', ('tools/test.sh .*', 'tox -e .*')),
+    By('is a run of tests', ('tools/test.sh .*', 'tox -e .*',
+                             '.*python -m pytest .*')),
     By('installs from a package index', ('tools/sbom.sh .*',)),
     By('takes hours at this size', ('python -m benchmarks.keyservice .*',)),
     By('says what not to do', ('pip (un)?install( -e| --target)?',)),
@@ -216,6 +219,9 @@ def _parse(command, parse_only):
         manage._parser().parse_args([
             'milan' if word == 'GENERATION' else word
             for word in words if word != '...'])
+    elif words[:2] == ['-m', 'pytest']:
+        assert all((documented.CHECKOUT / word).exists()
+                   for word in words if '/' in word)
     elif program.startswith('python') and words[0] == '-m':
         module = words[1]
         found = util.find_spec(module)
