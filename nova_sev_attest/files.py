@@ -162,8 +162,7 @@ def write_new(files):
         ready = []
         for path, (data, mode) in files.items():
             path = pathlib.Path(path)
-            handle, name = tempfile.mkstemp(prefix=f'.{path.name}.',
-                                            dir=path.parent)  # mode 0600
+            handle, name = _temporary(path)
             temporary.callback(os.unlink, name)
             with os.fdopen(handle, 'wb') as stream:
                 stream.write(data)
@@ -180,6 +179,16 @@ def write_new(files):
                     f'name or remove it') from None
             undo.callback(os.unlink, path)
         undo.pop_all()
+
+
+def _temporary(path):
+    """A new file of mode 0600 beside a path; returns (descriptor, name)."""
+    try:
+        return tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    except OSError as exc:
+        # It is the path that the user knows.
+        exc.filename = str(path)
+        raise
 
 
 def session_paths(name, directory='.'):

@@ -151,9 +151,10 @@ class RestClient:
             raise attempts.Retriable('it cannot be reached') from None
         except ksa_exceptions.EndpointNotFound:
             raise exceptions.ServiceUnavailable(
-                'The key service has no endpoint in the catalog: create one '
-                'of service type "attestation" for this region and '
-                'interface, or set endpoint_override.') from None
+                'The key service has no endpoint in the catalog for this '
+                'region and interface: choose another region or interface, '
+                'have one of service type "attestation" made, or set '
+                'endpoint_override.') from None
         except ksa_exceptions.ClientException as error:
             # Keystone's refusal, a broken catalog, a bad certificate:
             # asking again gives the same.

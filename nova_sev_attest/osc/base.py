@@ -12,10 +12,14 @@
 
 """What all commands have in common."""
 
+import contextlib
 import itertools
+import logging
 
 from osc_lib.command import command
 from osc_lib import exceptions
+
+_VERBOSE = 2
 
 
 class _Told:
@@ -28,7 +32,8 @@ class _Told:
 
     def run(self, parsed_args):
         try:
-            return super().run(parsed_args) or self.status
+            with _quiet_client(self.app.options.verbose_level):
+                return super().run(parsed_args) or self.status
         except (exceptions.CommandError, BrokenPipeError):
             raise
         except Exception as error:
@@ -55,33 +60,32 @@ class ShowOne(_Told, command.ShowOne):
     """A command whose result is one thing."""
 
 
-def _line(error):
-    """An error as one line for people.
+@contextlib.contextmanager
+def _quiet_client(verbose_level):
+    """Leave to --verbose what the client logs of each attempt.
 
-    Errors of OpenStack's own libraries say what they have to say.
+    It is for services; people get the error that is made of it.
     """
-    from keystoneauth1 import exceptions as ksa_exceptions
-    from openstack import exceptions as sdk_exceptions
+    logger = logging.getLogger('nova_sev_attest.client')
+    level = logger.level
+    if verbose_level < _VERBOSE:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
-    from nova_sev_attest.client import exceptions as client_exceptions
-    from nova_sev_attest import files
-    from nova_sev_attest.launch import errors
 
-    if isinstance(error, client_exceptions.RequestRefused):
-        text = error.detail or str(error)
-        if error.request_id:
-            text += f' (HTTP {error.status}, {error.request_id})'
-    elif isinstance(error, OSError) and error.filename is not None:
-        text = f'{error.filename}: {error.strerror}'
-    elif isinstance(error, (
-            client_exceptions.ClientError, errors.LaunchError, files.Unusable,
-            OSError, ksa_exceptions.ClientException,
-            sdk_exceptions.SDKException)):
-        text = str(error)
-    else:
-        text = (f'unexpected {type(error).__name__}: {error}; please report '
-                f'it with what --debug shows')
-    return clean(' '.join(text.split()))
+def _line(error):
+    """An error as one line for people."""
+    from nova_sev_attest.osc import advice
+
+    text = advice.line(error)
+    if text is None:
+        text = ' '.join(
+            f'unexpected {type(error).__name__}: {error}; please report it '
+            f'with what --debug shows'.split())
+    return clean(text)
 
 
 def clean(text):

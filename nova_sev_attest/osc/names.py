@@ -105,7 +105,8 @@ def launch(manager, word, waiting_for=None):
         what = ('launch, and no launch of a server,' if base.is_uuid(word)
                 else 'launch of server')
         raise exceptions.CommandError(
-            f'There is no {what} "{word}" in your project.')
+            f'There is no {what} "{word}" in your project. "openstack server '
+            f'show {word} -c fault" may tell why.')
     if waiting_for is None or found[0]['id'] == word.lower():
         return found[0]
     for each in found:
@@ -141,6 +142,7 @@ def secret_readers(manager, reference):
     :param reference: as secret() returns it
     :returns: list, None where that cannot be told
     """
+    from keystoneauth1 import exceptions as ksa_exceptions
     from openstack import exceptions as sdk_exceptions
 
     secret_id = reference.rstrip('/').rsplit('/', 1)[-1]
@@ -149,5 +151,6 @@ def secret_readers(manager, reference):
             f'/secrets/{secret_id}/acl')
         sdk_exceptions.raise_from_response(answer)
         return answer.json()['read'].get('users', [])
-    except (sdk_exceptions.SDKException, KeyError, TypeError, ValueError):
+    except (sdk_exceptions.SDKException, ksa_exceptions.ClientException,
+            KeyError, TypeError, ValueError):
         return None

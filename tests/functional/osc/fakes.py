@@ -103,7 +103,8 @@ class Barbican(fakes.Barbican):
                      == identity.project_id
                      and query.get('name') in (None, name)]
             handler.send(200, {'secrets': found, 'total': len(found)})
-        elif identity is not None and parts[3:] == ['acl']:
+        elif (identity is not None and parts[3:] == ['acl']
+                and parts[2] in self.secrets):
             handler.send(200, {'read': {
                 'users': sorted(self.secrets[parts[2]].readers),
                 'project-access': True}})

@@ -53,6 +53,7 @@ class App:
             attestation=fakes.make_client(max_retries=0),
             compute=Compute(servers or {}))
         self.command_manager = types.SimpleNamespace(namespace='')
+        self.options = types.SimpleNamespace(verbose_level=1)
 
     def run(self, kind, *argv):
         """Run a command; returns its status."""

@@ -11,6 +11,7 @@
 # under the License.
 
 from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 import pytest
 
@@ -26,8 +27,16 @@ from tests.unit.osc import fakes
                                 request_id='req-1'),
      'No such thing. (HTTP 404, req-1)'),
     (client_exceptions.RequestRefused(401, '', ''),
-     'The key service refused the request (HTTP 401): no reason given'),
-    (client_exceptions.ServiceUnavailable('It is silent.'), 'It is silent.'),
+     'The key service refused the request (HTTP 401): no reason given. The '
+     'token is not valid, or not any more: log in anew, with --os-cloud or '
+     'without OS_TOKEN.'),
+    (client_exceptions.ServiceUnavailable('It is silent.'),
+     'It is silent. "openstack catalog show attestation" tells where it '
+     'should answer.'),
+    (PermissionError(13, 'Permission denied', 'key'),
+     'key: Permission denied'),
+    (sdk_exceptions.DuplicateResource('More than one.'),
+     'More than one. Name it by its ID.'),
     (FileNotFoundError(2, 'No such file or directory', 'x.fd'),
      'x.fd: No such file or directory'),
     (files.Unusable('x is no y'), 'x is no y'),
