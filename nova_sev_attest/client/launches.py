@@ -22,6 +22,10 @@ from nova_sev_attest.client import exceptions
 
 LOG = logging.getLogger(__name__)
 
+#: What a launch is for.
+BOOT = 'boot'
+RESCUE = 'rescue'
+
 TOKEN_HEADER = 'X-Attestation-Launch-Token'
 MAX_ANSWER = 128 * 1024
 MAX_REASON = 255
@@ -142,7 +146,7 @@ class Launches:
         self._rest = rest
 
     def create(self, identity, server_id, host, technology, platform,
-               deadline=None, waiting=None):
+               deadline=None, waiting=None, purpose=BOOT):
         """Open a launch and get its session.
 
         Where the owner makes the session, this waits for it.
@@ -157,19 +161,26 @@ class Launches:
         :param waiting: called once with the seconds that the owner has,
             before the wait for the owner begins; returns the Deadline of the
             wait, or None for the one that there is, or raises
+        :param purpose: BOOT, or RESCUE, which a key service from before there
+            were rescues refuses
         :returns: SevSession
         :raises AttestationDenied: no launch for this server on this platform
         :raises RequestRefused: the request was wrong, or conflicts
         :raises OwnerTimeout: the owner made no session in time
         :raises ServiceUnavailable: no usable answer in time
         """
-        launch = answers.member(self._put(identity, '', {'launch': {
+        request = {
             'server_id': server_id,
             'host': host,
             'technology': technology,
             'platform': {name: answers.encode(data)
                          for name, data in platform.items()},
-        }}, deadline, waiting), 'launch', dict)
+        }
+        if purpose != BOOT:
+            request['purpose'] = purpose
+        launch = answers.member(
+            self._put(identity, '', {'launch': request}, deadline, waiting),
+            'launch', dict)
         self._check_answers_to(launch, identity)
         return _SESSIONS[technology](answers.member(launch, 'session', dict))
 
@@ -184,7 +195,7 @@ class Launches:
         :param claims: what the host says that it launched; explains a
             denial and never accepts
         :param waiting: as for create()
-        :returns: SevRelease, None where the policy has no secrets
+        :returns: SevRelease, None where the policy has no secrets for it
         :raises AttestationDenied: the evidence does not verify; the launch
             is closed
         :raises RequestRefused: the launch expired, is closed, or got other

@@ -12,7 +12,6 @@
 
 """What owners do: firmwares and policies."""
 
-import dataclasses
 import re
 import uuid
 
@@ -58,6 +57,7 @@ _DEFAULTS = {
     'verifier': policies.SERVICE,
     'approval': policies.AUTOMATIC,
     'limits': None,
+    'rescue': None,
     'is_default': False,
 }
 
@@ -94,7 +94,7 @@ def _check_roles(content):
             'owner_approves_alone',
             'With verifier "owner" it is the owner who releases each launch; '
             'approval "owner" is for what the service verifies.')
-    if content.secrets:
+    if content.secret_ids():
         raise errors.BadRequest(
             'owner_has_secrets',
             'With verifier "owner" the owner encrypts the secrets; the '
@@ -114,6 +114,52 @@ def _check_sev_es(content):
             'sev_es_incomplete',
             f'SEV-ES measures the vCPUs, so a policy that allows amd-sev-es '
             f'lists what they may be; it lacks {", ".join(missing)}.')
+
+
+def _check_breadth(content):
+    """Refuse a policy that allows too many launches to look through."""
+    if expectations.count(content) > expectations.MAX_DIGESTS:
+        raise errors.BadRequest(
+            'policy_too_broad',
+            f'Firmwares, kernels, initrds, command lines and what SEV-ES '
+            f'measures make {expectations.count(content)} launches, at '
+            f'most {expectations.MAX_DIGESTS} are possible; use several '
+            f'policies.')
+    if expectations.count_save_areas(content) > expectations.MAX_SAVE_AREAS:
+        raise errors.BadRequest(
+            'policy_too_broad',
+            f'The policy\'s SEV-ES launches have '
+            f'{expectations.count_save_areas(content)} vCPUs in all, at '
+            f'most {expectations.MAX_SAVE_AREAS} are possible; use '
+            f'several policies.')
+
+
+def _check_command_lines(content):
+    if content.kernels and not content.command_lines:
+        raise errors.BadRequest(
+            'command_line_missing',
+            'A policy that names kernels names their command lines too; an '
+            'empty text stands for none. So it is with its part for '
+            'rescues.')
+
+
+def _secrets(listed):
+    """The secrets of a request, as {GUID: UUID}."""
+    found = {}
+    for secret in listed:
+        guid = str(uuid.UUID(secret['guid']))
+        if guid in found:
+            raise errors.BadRequest(
+                'secret_guid_repeated', f'Two secrets have the GUID {guid}.')
+        found[guid] = _secret_id(secret['secret_ref'])
+    return found
+
+
+def _rescue(part):
+    """The part for rescues of a request, None where it says nothing."""
+    found = policies.Rescue(**(part or {}) | {
+        'secrets': _secrets((part or {}).get('secrets', ()))})
+    return None if found == policies.Rescue() else found
 
 
 def _identity(policy):
@@ -231,11 +277,7 @@ class Authoring:
                 'policy_changed',
                 'If-Match does not name the current revision of the policy; '
                 'read it again.')
-        before = dataclasses.asdict(policy.content)
-        before['secrets'] = [
-            {'guid': guid, 'secret_ref': secret_id}
-            for guid, secret_id in policy.content.secrets.items()]
-        content = self._content(before | request)
+        content = self._content(policy.content.members() | request)
         # All secrets, not only new ones: a change may loosen what guards
         # them.
         self._prove_readable(context, content)
@@ -252,7 +294,9 @@ class Authoring:
             policy = change(session)
             for sha256 in content.firmwares:
                 found = firmwares.get(session, project_id, sha256)
-                if content.kernels and found.hash_table is None:
+                kernels = (content.kernels
+                           or content.of(policies.RESCUE).kernels)
+                if kernels and found.hash_table is None:
                     raise errors.BadRequest(
                         'firmware_unusable',
                         f'Firmware {sha256} has no table of kernel hashes, '
@@ -376,10 +420,11 @@ class Authoring:
             found.append(
                 'This policy allows no launch: it names no kernel and '
                 'firmware_boot is false.')
-        if content.firmware_boot and content.secrets:
+        if content.firmware_boot and content.secret_ids():
             found.append(
                 'With firmware_boot the guest gets its secrets whatever the '
                 'firmware finds on the disks and boots.')
+        found += self._rescue_warnings(content)
         for root in sorted(self._emulated & set(content.trusted_roots)):
             found.append(
                 f'The root {root} is that of an emulated platform, which '
@@ -404,20 +449,27 @@ class Authoring:
                 'project\'s default policy is revoked.')
         return found
 
+    @staticmethod
+    def _rescue_warnings(content):
+        rescue = content.of(policies.RESCUE)
+        # Without a part for rescues they get nothing that a boot does not.
+        if (content.rescue is None or rescue.secrets == content.secrets
+                or not expectations.coincide(content, rescue)):
+            return []
+        return [
+            'What this policy allows for a boot and for a rescue coincides, '
+            'and the secrets differ. Which of them a launch is, is its '
+            'host\'s word: a host that lies gets the other one\'s secrets '
+            'for the same guest, and the disks are not measured. Rescue '
+            'with a kernel, initrd or command line that a boot may not '
+            'have, and do not use firmware_boot.']
+
     def _content(self, request):
         if _is_uuid(request['name']):
             raise errors.BadRequest(
                 'policy_name_invalid',
                 'A policy\'s name cannot be a UUID, because servers name '
                 'their policy by either.')
-        secrets = {}
-        for secret in request['secrets']:
-            guid = str(uuid.UUID(secret['guid']))
-            if guid in secrets:
-                raise errors.BadRequest(
-                    'secret_guid_repeated',
-                    f'Two secrets have the GUID {guid}.')
-            secrets[guid] = _secret_id(secret['secret_ref'])
         vcpus = request['vcpus']
         try:
             profiles = [launch_profile.initial_state(name).name
@@ -427,7 +479,8 @@ class Authoring:
         except launch_profile.ProfileUnknown as exc:
             raise errors.BadRequest(exc.code, str(exc)) from exc
         content = policies.Content(**(request | {
-            'secrets': secrets,
+            'secrets': _secrets(request['secrets']),
+            'rescue': _rescue(request['rescue']),
             'vcpus': vcpus and [int(number) for number in vcpus],
             'cpu_signatures': [
                 int(number) for number in request['cpu_signatures']],
@@ -437,11 +490,8 @@ class Authoring:
                 request['min_build'])}))
         _check_roles(content)
         _check_sev_es(content)
-        if content.kernels and not content.command_lines:
-            raise errors.BadRequest(
-                'command_line_missing',
-                'A policy that names kernels names their command lines too; '
-                'an empty text stands for none.')
+        for purpose in (policies.BOOT, policies.RESCUE):
+            _check_command_lines(content.of(purpose))
         if max(content.min_api) > 255:
             raise errors.BadRequest(
                 'request_invalid',
@@ -457,26 +507,13 @@ class Authoring:
                 'trusted_root_unknown',
                 f'The service knows no root {unknown[0]}; it knows '
                 f'{", ".join(sorted(self._roots))}.')
-        if expectations.count(content) > expectations.MAX_DIGESTS:
-            raise errors.BadRequest(
-                'policy_too_broad',
-                f'Firmwares, kernels, initrds, command lines and what SEV-ES '
-                f'measures make {expectations.count(content)} launches, at '
-                f'most {expectations.MAX_DIGESTS} are possible; use several '
-                f'policies.')
-        if (expectations.count_save_areas(content)
-                > expectations.MAX_SAVE_AREAS):
-            raise errors.BadRequest(
-                'policy_too_broad',
-                f'The policy\'s SEV-ES launches have '
-                f'{expectations.count_save_areas(content)} vCPUs in all, at '
-                f'most {expectations.MAX_SAVE_AREAS} are possible; use '
-                f'several policies.')
+        for purpose in (policies.BOOT, policies.RESCUE):
+            _check_breadth(content.of(purpose))
         return content
 
     def _prove_readable(self, context, content):
         try:
-            self._store.check_readable(content.secrets.values(), context)
+            self._store.check_readable(sorted(content.secret_ids()), context)
         except store_base.SecretMalformed as exc:
             raise errors.BadRequest('secret_malformed', str(exc)) from exc
         except store_base.SecretUnavailable as exc:

@@ -17,6 +17,7 @@ search is the launch core's; here is what it may look at: the policies and
 firmwares of the launch's own project, and what was measured before.
 """
 
+import itertools
 import time
 
 from nova_sev_attest.keyservice import errors
@@ -81,13 +82,14 @@ def diagnose(lists, keys, policy, evidence, gathered, seconds):
 def _known(session, project_id, images, measurements):
     found, _ = policies.page(session, project_id, MAX_POLICIES)
     kernels, initrds, lines = {}, {}, []
-    for policy in found:
-        for names, values in ((kernels, policy.content.kernels),
-                              (initrds, policy.content.initrds)):
+    for policy, purpose in itertools.product(
+            found, (policies.BOOT, policies.RESCUE)):
+        content = policy.content.of(purpose)
+        for names, values in ((kernels, content.kernels),
+                              (initrds, content.initrds)):
             for value in values:
-                names.setdefault(
-                    value, f'that of policy {policy.content.name!r}')
-        lines += policy.content.command_lines
+                names.setdefault(value, f'that of policy {content.name!r}')
+        lines += content.command_lines
     return diagnosis.Known(
         firmwares=images, kernels=kernels, initrds=initrds,
         command_lines=tuple(dict.fromkeys(lines)),

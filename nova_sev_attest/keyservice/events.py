@@ -44,6 +44,7 @@ DETAILS = {
     'platform_root': ('string', 'the root that the platform leads to'),
     'policy_id': ('string', 'the policy'),
     'policy_revision': ('integer', 'the revision of the policy'),
+    'purpose': ('string', 'what the launch is for: boot or rescue'),
     'reason_code': ('string', 'why, as the API says it'),
     'revision': ('integer', 'the revision of the policy'),
     'secrets': ('array', 'ids in the secret store of the secrets released'),
@@ -58,8 +59,8 @@ DETAILS = {
     'verifier': ('string', 'who verifies: service or owner'),
 }
 
-_LAUNCH = ('server_id', 'host', 'technology', 'policy_id', 'policy_revision',
-           'verifier', 'approval')
+_LAUNCH = ('server_id', 'host', 'technology', 'purpose', 'policy_id',
+           'policy_revision', 'verifier', 'approval')
 _PLATFORM = ('platform_root', 'platform_api', 'platform_cek_sha256',
              'chip_id', 'emulated')
 _POLICY = ('name', 'revision', 'content_sha256')

@@ -63,6 +63,25 @@ def count_save_areas(content):
     return total
 
 
+def coincide(content, other):
+    """Whether some launch is allowed by both of two contents of a policy.
+
+    :param content, other: Content, different in kernels, initrds and command
+        lines only
+    """
+    for technology in content.technologies:
+        one, two = lists(content, technology), lists(other, technology)
+        if not (one.firmwares and one.profiles):
+            continue
+        if one.firmware_boot or all(
+                set(mine) & set(theirs) for mine, theirs in (
+                    (one.kernels, two.kernels),
+                    (one.allowed_initrds(), two.allowed_initrds()),
+                    (one.command_lines, two.command_lines))):
+            return True
+    return False
+
+
 def candidates(content, technology, claims, firmwares):
     """The digests that a launch has if the host tells the truth.
 

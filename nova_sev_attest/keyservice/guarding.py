@@ -26,25 +26,29 @@ from nova_sev_attest.launch import profile as launch_profile
 MAX_TOLD = 16
 
 
-def _allowed(content):
+def _allowed(content, parts):
     """What a policy allows; None stands for anything.
 
+    :param parts: what it says of the purposes whose launches are meant
     :returns: {words: set or None}, without what means nothing in the policy
     """
+    kernels = [kernel for part in parts for kernel in part.kernels]
     found = {
         'technologies': content.technologies,
         'platform roots': content.trusted_roots,
         'chips': content.allowed_chips,
         'owners of platforms': content.allowed_owners,
         'firmwares': content.firmwares,
-        'kernels': content.kernels,
+        'kernels': kernels,
         'servers': limits.servers(content.limits),
         'host aggregates': limits.host_aggregates(content.limits),
     }
-    if content.kernels:
+    if kernels:
         # No initrd is an initrd of its own.
-        found['initrds'] = content.initrds or ['']
-        found['command lines'] = content.command_lines
+        found['initrds'] = [initrd for part in parts if part.kernels
+                            for initrd in part.initrds or ['']]
+        found['command lines'] = [line for part in parts if part.kernels
+                                  for line in part.command_lines]
     if launch_profile.SEV_ES in content.technologies:
         found['numbers of vCPUs'] = content.vcpus or ()
         found['CPU models'] = expectations.signatures(content)
@@ -53,13 +57,25 @@ def _allowed(content):
             for words, values in found.items()}
 
 
-class _Guard:
-    """A policy, prepared to be compared with many others."""
+def _purposes(policy, secret_ids):
+    """The purposes whose launches get one of these secrets."""
+    return tuple(
+        purpose for purpose in (policies.BOOT, policies.RESCUE)
+        if not secret_ids.isdisjoint(
+            policy.content.of(purpose).secrets.values()))
 
-    def __init__(self, policy):
+
+class _Guard:
+    """A policy, prepared to be compared with many others.
+
+    :param purposes: of the launches that are meant
+    """
+
+    def __init__(self, policy, purposes):
         content = policy.content
         self.policy = policy
-        self._allowed = _allowed(content)
+        self._allowed = _allowed(content, [content.of(purpose)
+                                           for purpose in purposes])
         self._firmware = content.min_api, content.min_build or 0
         self._window = limits.window(content.limits)
         self._most = limits.max_releases(content.limits)
@@ -94,12 +110,15 @@ class _Guard:
 
 
 def weaknesses(policy, other):
-    """In what a policy asks less of a launch than another one.
+    """In what a policy guards secrets less that another one names, too.
 
     :param policy, other: Policy
     :returns: list of phrases that go after "it"
     """
-    return _Guard(policy).weaknesses(_Guard(other))
+    shared = policy.content.secret_ids() & other.content.secret_ids()
+    one, two = (_Guard(each, _purposes(each, shared))
+                for each in (policy, other))
+    return one.weaknesses(two)
 
 
 def _tell(guard, other, secret_ids):
@@ -130,14 +149,19 @@ def warnings(found, sharing):
     :returns: {id of one of them: list of sentences, about the weaker ones
         first}
     """
-    others = {other.id: other for pairs in sharing.values()
-              for other, _secret_ids in pairs}
-    guards = {other.id: _Guard(other) for other in others.values()}
+    guards = {}
+
+    def guard(policy, secret_ids):
+        key = policy.id, _purposes(policy, set(secret_ids))
+        if key not in guards:
+            guards[key] = _Guard(policy, key[1])
+        return guards[key]
+
     result = {}
     for policy in found:
-        guard = _Guard(policy)
         told = sorted(
-            (_tell(guard, guards[other.id], secret_ids)
+            (_tell(guard(policy, secret_ids), guard(other, secret_ids),
+                   secret_ids)
              for other, secret_ids in sharing[policy.id]),
             key=lambda pair: not pair[0])
         result[policy.id] = [text for _weaker, text in told[:MAX_TOLD]]

@@ -67,7 +67,9 @@ class Entry:
         """
         common = {
             'server_id': launch.server_id, 'host': launch.host,
-            'technology': launch.technology, 'policy_id': launch.policy_id,
+            'technology': launch.technology,
+            'purpose': launch.purpose,
+            'policy_id': launch.policy_id,
             'policy_revision': launch.policy_revision,
             'verifier': getattr(launch, 'verifier', None),
             'approval': getattr(launch, 'approval', None),

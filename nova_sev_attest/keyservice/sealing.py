@@ -110,15 +110,17 @@ def _read_key(path):
     return bytes.fromhex(content.decode('ascii'))
 
 
-def associated_data(launch_id, server_id, project_id):
+def associated_data(launch_id, server_id, project_id, *more):
     """Bytes that bind a sealed blob to its launch.
 
     Each part is preceded by its length in bytes as u16 big-endian, so that no
-    two triples give the same bytes.
+    two lists of parts give the same bytes.
+
+    :param more: further texts that it is bound to
     """
     parts = [_LABEL]
     parts += [text.encode('utf-8')
-              for text in (launch_id, server_id, project_id)]
+              for text in (launch_id, server_id, project_id, *more)]
     return b''.join(len(part).to_bytes(2, 'big') + part for part in parts)
 
 

@@ -25,6 +25,8 @@ PROPERTY = 'attestation_policy'
 # Old enough for every release that launches SEV guests.
 _MICROVERSION = '2.59'
 _HOST = 'OS-EXT-SRV-ATTR:host'
+_STATE = 'OS-EXT-STS:vm_state'
+_TASK = 'OS-EXT-STS:task_state'
 # Migrations during which the destination may launch the server already.
 _IN_PROGRESS = frozenset((
     'accepted', 'queued', 'preparing', 'running', 'pre-migrating',
@@ -36,12 +38,14 @@ class Server:
     """What a launch needs to know of a server.
 
     :ivar policy: value of the server's property attestation_policy, or None
+    :ivar in_rescue: whether a boot of it is a rescue, as far as Nova says
     """
 
     id: str
     project_id: str
     host: str | None
     policy: str | None
+    in_rescue: bool = False
 
 
 def _unusable(what):
@@ -49,6 +53,12 @@ def _unusable(what):
         'compute_unavailable',
         f'Nova\'s answer cannot be used: {what}. See the log of the key '
         f'service.')
+
+
+def _is_in_rescue(server):
+    task = server.get(_TASK)
+    return task == 'rescuing' or (
+        server.get(_STATE) == 'rescued' and task != 'unrescuing')
 
 
 class ServerReader:
@@ -83,7 +93,8 @@ class ServerReader:
         policy = metadata.get(PROPERTY)
         return Server(id=found, project_id=project,
                       host=host if isinstance(host, str) else None,
-                      policy=policy if isinstance(policy, str) else None)
+                      policy=policy if isinstance(policy, str) else None,
+                      in_rescue=_is_in_rescue(server))
 
     def is_on(self, server, host):
         """Whether a host has the server now, or is about to.

@@ -94,7 +94,8 @@ def _time(text):
 class _List:
     """An option that adds to a list of a policy.
 
-    :ivar member: of the policy
+    :ivar member: of the policy, or of a part of it
+    :ivar part: name of that part, None for the policy itself
     :ivar any: whether null stands for anything, so that it is never empty
     """
 
@@ -105,10 +106,16 @@ class _List:
     type: object = str
     any: bool = False
     choices: tuple | None = None
+    part: str | None = None
+
+    @property
+    def key(self):
+        """What names it among all of them."""
+        return f'{self.part}_{self.member}' if self.part else self.member
 
     @property
     def dest(self):
-        return f'add_{self.member}'
+        return f'add_{self.key}'
 
 
 _FILES = {'firmwares': 'firmware', 'kernels': 'kernel', 'initrds': 'initrd'}
@@ -157,6 +164,22 @@ _LIMIT_LISTS = (
           'Only on hosts of this aggregate'),
 )
 _LIMITS = ('not_before', 'not_after', 'max_releases')
+_RESCUE_LISTS = tuple(
+    _List(f'rescue-{option}', member, metavar, text, kind, part='rescue')
+    for option, member, metavar, text, kind in (
+        ('kernel', 'kernels', '<file>',
+         'Kernel that a rescue may have, in place of the policy\'s own. Or '
+         'its SHA-256', str),
+        ('initrd', 'initrds', '<file>',
+         'Initrd of a rescue, in place of the policy\'s own. Or its SHA-256',
+         str),
+        ('command-line', 'command_lines', '<text>',
+         'Kernel command line of a rescue, in place of the policy\'s own: '
+         'the one that Nova gives a rescue, whatever the image says', str),
+        ('secret', 'secrets', '<guid>=<secret>',
+         'What a rescue that verified gets, as with --secret; it gets none '
+         'of those', _secret)))
+_ALL_LISTS = (*_LISTS, *_LIMIT_LISTS, *_RESCUE_LISTS)
 
 
 def _add_lists(parser, lists, clearing):
@@ -168,7 +191,7 @@ def _add_lists(parser, lists, clearing):
         if clearing:
             parser.add_argument(
                 f'--no-{each.option}', action='store_true',
-                dest=f'no_{each.member}',
+                dest=f'no_{each.key}',
                 help=f'Empty the list first: --{each.option} then says all '
                      f'of it')
 
@@ -216,11 +239,19 @@ def add_options(parser, clearing=False):
     group.add_argument('--limit-max-releases', metavar='<number>',
                        type=_number, dest='max_releases',
                        help='How often it may release in all')
+    group = parser.add_argument_group(
+        'what a rescue may have, and gets',
+        'Without these options a rescue may have what a boot may, and gets '
+        'no secret.')
+    _add_lists(group, _RESCUE_LISTS, clearing)
+    if clearing:
+        group.add_argument('--no-rescue', action='store_true',
+                           help='Forget all of that first')
 
 
 def add_unset_options(parser):
     """Options for what is taken out of a policy."""
-    for each in (*_LISTS, *_LIMIT_LISTS):
+    for each in _ALL_LISTS:
         secrets = each.member == 'secrets'
         parser.add_argument(
             f'--{each.option}', action='append', default=[], dest=each.dest,
@@ -233,6 +264,9 @@ def add_unset_options(parser):
     for name in _LIMITS:
         parser.add_argument(f'--limit-{name.replace("_", "-")}', dest=name,
                             action='store_true', help='Lift this limit')
+    parser.add_argument('--rescue', action='store_true',
+                        help='Let a rescue have what a boot may, and no '
+                             'secret')
 
 
 class Given:
@@ -247,7 +281,7 @@ class Given:
         self._args = args
         self.known = measured.Measured()
         self.warnings = []
-        self.lists = {each.member: [] for each in (*_LISTS, *_LIMIT_LISTS)}
+        self.lists = {each.key: [] for each in _ALL_LISTS}
 
     def changes(self, policy):
         """The members that are given, merged with what a policy has.
@@ -267,13 +301,18 @@ class Given:
                 given[name] = getattr(self._args, name)
         if given:
             changes['limits'] = _without_empty(limits | given)
+        forget = getattr(self._args, 'no_rescue', False)
+        rescue = {} if forget else policy.get('rescue') or {}
+        given = self._merged(_RESCUE_LISTS, rescue)
+        if given or forget:
+            changes['rescue'] = rescue | given or None
         return changes
 
     def _merged(self, lists, old):
         merged = {}
         for each in lists:
-            cleared = getattr(self._args, f'no_{each.member}', False)
-            added = self.lists[each.member]
+            cleared = getattr(self._args, f'no_{each.key}', False)
+            added = self.lists[each.key]
             if not cleared and not added:
                 continue
             kept = [] if cleared else list(old.get(each.member) or [])
@@ -301,7 +340,7 @@ def read(command, args, upload=True):
     """
     given = Given(args)
     manager = command.app.client_manager
-    for each in (*_LISTS, *_LIMIT_LISTS):
+    for each in _ALL_LISTS:
         words = getattr(args, each.dest)
         if each.member == 'firmwares':
             found = [_firmware(command, given, word, upload)
@@ -315,11 +354,10 @@ def read(command, args, upload=True):
             found = [names.server(manager, word) for word in words]
         else:
             found = words
-        given.lists[each.member] = list(found)
+        given.lists[each.key] = list(found)
     for word in args.images:
         _image(given, manager.image, word)
-    given.lists = {member: _once(found)
-                   for member, found in given.lists.items()}
+    given.lists = {key: _once(found) for key, found in given.lists.items()}
     return given
 
 
@@ -438,6 +476,12 @@ def without(command, args, policy):
     left |= {name: None for name in _LIMITS if getattr(args, name)}
     if left:
         changes['limits'] = _without_empty(limits | left)
+    rescue = policy.get('rescue') or {}
+    left = _remaining(command, args, _RESCUE_LISTS, rescue)
+    if left:
+        changes['rescue'] = rescue | left
+    if args.rescue:
+        changes['rescue'] = None
     return changes
 
 

@@ -26,8 +26,8 @@ from nova_sev_attest.osc import timeline as timelines
 
 _ORDER = (
     'id', 'server_id', 'host', 'status', 'waiting_for', 'expires_in',
-    'reason', 'technology', 'policy_id', 'policy_revision', 'verifier',
-    'approval', 'platform', 'policy_word', 'verdict', 'decided_by',
+    'reason', 'technology', 'purpose', 'policy_id', 'policy_revision',
+    'verifier', 'approval', 'platform', 'policy_word', 'verdict', 'decided_by',
     'decided_at', 'project_id', 'created_at', 'updated_at', 'expires_at')
 _BRIEF = ('id', 'server_id', 'status', 'waiting_for', 'reason', 'verdict')
 _STATUSES = ('awaiting_session', 'session_issued', 'awaiting_release',
@@ -143,10 +143,10 @@ class List(base.Lister):
         if parsed_args.long:
             for each in found:
                 each['code'] = (each.get('reason') or {}).get('code')
-            shown += ['waiting_for', 'code', 'technology', 'policy_id',
-                      'policy_revision', 'updated_at']
-            titles += ['Waiting For', 'Reason', 'Technology', 'Policy',
-                       'Revision', 'Updated At']
+            shown += ['waiting_for', 'code', 'technology', 'purpose',
+                      'policy_id', 'policy_revision', 'updated_at']
+            titles += ['Waiting For', 'Reason', 'Technology', 'Purpose',
+                       'Policy', 'Revision', 'Updated At']
         return columns.table(found, shown, titles)
 
 

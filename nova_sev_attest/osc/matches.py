@@ -14,6 +14,8 @@
 
 import dataclasses
 
+from nova_sev_attest.osc import measured
+
 #: How a value stands to the policy.
 MATCHED, DIFFERS, CLAIMED = 'matched', 'differs', 'claimed'
 
@@ -54,7 +56,7 @@ def inputs(launch, policy=None):
         lines; None where it is not at hand
     :returns: list of Input, empty where nothing is known
     """
-    texts = _texts(policy)
+    texts = _texts(measured.of_purpose(policy or {}, launch.get('purpose')))
     verdict = launch.get('verdict')
     if verdict:
         return [Input(words, _text(texts, name, verdict[name]), MATCHED)
@@ -74,7 +76,7 @@ def _texts(policy):
     from nova_sev_attest.launch import kernel_hashes
 
     return {kernel_hashes.command_line_sha256(text).hex(): text
-            for text in (policy or {}).get('command_lines') or ()}
+            for text in policy.get('command_lines') or ()}
 
 
 def _text(texts, name, value):

@@ -18,6 +18,8 @@ hand; the key service is not asked.
 
 from nova_sev_attest.osc import columns
 
+#: Purpose of launches that a policy has a part for.
+RESCUE = 'rescue'
 _SHOWN = 8
 
 
@@ -41,8 +43,16 @@ class Measured:
 
         :param policy: members of a policy as the REST API names them
         :returns: list of dict: 'launch_digest' and the names and values of
-            what it stands for
+            what it stands for; those of the policy's part for rescues are
+            last and have a 'purpose'
         """
+        found = self._entries(policy)
+        if policy.get('rescue'):
+            found += [{**entry, 'purpose': RESCUE} for entry in
+                      self._entries(of_purpose(policy, RESCUE))]
+        return found
+
+    def _entries(self, policy):
         from nova_sev_attest.launch import expectation
 
         found = []
@@ -76,7 +86,8 @@ class Measured:
     def _line(self, entry):
         from nova_sev_attest.launch import expectation
 
-        parts = [f'firmware {self._label(entry["firmware_sha256"])}']
+        parts = ['rescue'] if 'purpose' in entry else []
+        parts += [f'firmware {self._label(entry["firmware_sha256"])}']
         if 'kernel_sha256' not in entry:
             parts.append('whatever it boots')
         else:
@@ -105,7 +116,9 @@ class Measured:
             yield ('Nothing can be launched: name a kernel, or allow what '
                    'the firmware finds on the disks by --firmware-boot.')
         for sha256, image in self.images.items():
-            if policy.get('kernels') and image.hash_table_area is None:
+            if image.hash_table_area is None and (
+                    policy.get('kernels')
+                    or of_purpose(policy, RESCUE).get('kernels')):
                 yield (f'Firmware {self._label(sha256)} measures no kernel: '
                        f'with it, no launch of these kernels can be '
                        f'attested. Use a build of edk2 OvmfPkg/AmdSev.')
@@ -113,6 +126,18 @@ class Measured:
                     policy.get('vcpus') or [1]) > 1:
                 yield (f'Firmware {self._label(sha256)} does not tell where '
                        f'further vCPUs start: with SEV-ES it runs one.')
+
+
+def of_purpose(policy, purpose):
+    """A policy's members, with what it says of launches of one purpose.
+
+    :param purpose: of a launch; None and all but RESCUE stand for a boot
+    """
+    if purpose != RESCUE:
+        return policy
+    part = {'secrets': []} | (policy.get(RESCUE) or {})
+    return policy | {name: value for name, value in part.items()
+                     if value is not None}
 
 
 def lists(policy, technology):

@@ -129,7 +129,8 @@ def _head(page, launch, policy):
         name = f'{policy["name"]}, revision {policy["revision"]}'
     for label, value in (
             ('server', launch['server_id']), ('host', launch['host']),
-            ('technology', launch['technology']), ('policy', name)):
+            ('technology', launch['technology']),
+            ('purpose', launch.get('purpose') or 'boot'), ('policy', name)):
         _fact(page, label, value)
     reason = launch.get('reason')
     if reason:

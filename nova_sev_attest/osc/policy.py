@@ -25,8 +25,9 @@ _ORDER = (
     'firmwares', 'kernels', 'initrds', 'command_lines', 'vcpus',
     'cpu_models', 'cpu_signatures', 'launch_profiles', 'firmware_boot',
     'min_api_version', 'min_build', 'allowed_chips', 'allowed_owners',
-    'secrets', 'verifier', 'approval', 'limits', 'release_count',
-    'revoked_at', 'project_id', 'created_at', 'updated_at', 'warnings')
+    'secrets', 'verifier', 'approval', 'limits', 'rescue',
+    'release_count', 'revoked_at', 'project_id', 'created_at', 'updated_at',
+    'warnings')
 
 
 def _row(members, known=None):

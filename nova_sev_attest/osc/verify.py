@@ -85,8 +85,10 @@ class Verify(base.ShowOne):
     def take_action(self, parsed_args):
         launch = names.launch(self.app.client_manager, parsed_args.launch)
         _require_verifiable(launch)
-        policy = self.client.policies.revision(
-            launch['policy_id'], launch['policy_revision'])
+        policy = measured.of_purpose(
+            self.client.policies.revision(
+                launch['policy_id'], launch['policy_revision']),
+            launch.get('purpose'))
         members, _ = self.client.launches.evidence(launch['id'])
         evidence = _evidence(members)
         platform = _platform(
@@ -109,7 +111,8 @@ class Verify(base.ShowOne):
                       'its host.')
         found = {
             'server_id': launch['server_id'], 'launch': launch['id'],
-            'status': launch['status'], 'hmac': hmac,
+            'status': launch['status'],
+            'purpose': launch.get('purpose'), 'hmac': hmac,
             'platform_root': platform.anchor_name,
             'emulated': platform.emulated,
             'cek_fingerprint': platform.cek_fingerprint.hex(),

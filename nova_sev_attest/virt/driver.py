@@ -20,6 +20,7 @@ else runs a guest. Servers that are not attested take Nova's own path.
 import contextlib
 
 from nova.compute import power_state
+from nova.compute import vm_states
 from nova import exception
 from nova.virt import hardware
 from nova.virt.libvirt import driver as libvirt_driver
@@ -28,6 +29,7 @@ from oslo_log import log as logging
 from stevedore import driver as stevedore_driver
 
 from nova_sev_attest.client import exceptions as client_exceptions
+from nova_sev_attest.client import launches
 from nova_sev_attest.virt import attesters
 from nova_sev_attest.virt import conf
 from nova_sev_attest.virt import domain_xml
@@ -74,6 +76,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         self._launches = {}
         # Servers that Nova will wait for, and whether they were launched.
         self._awaited = {}
+        # What guests that Nova makes now are for, by server.
+        self._purposes = {}
         self._watch = watch.Watch(self._host, self._host_name,
                                   self._launches)
         self._transport = None
@@ -183,7 +187,27 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 settings.launch_timeout),
             owner_timeout=settings.owner_timeout,
             report_timeout=settings.report_timeout,
-            events=events.ActionEvents(context, self._host_name, instance))
+            events=events.ActionEvents(context, self._host_name, instance),
+            purpose=self._purpose_of(instance))
+
+    def _purpose_of(self, instance):
+        """What a launch of a server is for.
+
+        A server that stays in rescue is launched for it, whatever Nova then
+        starts: the resume at the host's boot makes it from the server's own
+        image.
+        """
+        default = (launches.RESCUE if instance.vm_state == vm_states.RESCUED
+                   else launches.BOOT)
+        return self._purposes.get(instance.uuid, default)
+
+    @contextlib.contextmanager
+    def _for_purpose(self, instance, purpose):
+        self._purposes[instance.uuid] = purpose
+        try:
+            yield
+        finally:
+            self._purposes.pop(instance.uuid, None)
 
     def _end(self, launch):
         self._launches.pop(launch.instance.uuid, None)
@@ -329,7 +353,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         """Rescue, unless the rescue image would boot with plain memory.
 
         Refused before the guest's definition is touched; Nova has stopped
-        it by then.
+        it by then. The launch is one for a rescue.
         """
         demanded = scope.demanded_technology(instance)
         if (demanded is not None and
@@ -344,8 +368,14 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                            f'image does not; use one with '
                            f'hw_mem_encryption=true and '
                            f'hw_mem_encryption_model={demanded}')
-        super().rescue(context, instance, network_info, image_meta,
-                       rescue_password, block_device_info, share_info)
+        with self._for_purpose(instance, launches.RESCUE):
+            super().rescue(context, instance, network_info, image_meta,
+                           rescue_password, block_device_info, share_info)
+
+    def unrescue(self, context, instance):
+        """Boot the server again; Nova says until then that it is rescued."""
+        with self._for_purpose(instance, launches.BOOT):
+            super().unrescue(context, instance)
 
     def emit_event(self, event):
         """Also hear of guests that were run behind Nova's back."""

@@ -67,6 +67,7 @@ class Launch:
     :ivar owner_timeout: seconds for each wait for the server's owner
     :ivar report_timeout: seconds for reporting the outcome
     :ivar events: ActionEvents, None where the boot has no action
+    :ivar purpose: what it is for, launches.BOOT or launches.RESCUE
     :ivar deadline: Deadline of what is under way
     :ivar platform: the certificates that were shown
     :ivar released: whether this run of the guest was marked as attested
@@ -90,6 +91,7 @@ class Launch:
     owner_timeout: float
     report_timeout: float
     events: object = None
+    purpose: str = launches.BOOT
     deadline: deadlines.Deadline | None = None
     identity: launches.LaunchIdentity = dataclasses.field(
         default_factory=new_identity)
@@ -197,8 +199,8 @@ class OpenLaunch(Step):
             launch.session = launch.transport.create_launch(
                 launch.identity, launch.instance.uuid, launch.host_name,
                 launch.technology, launch.platform, launch.deadline,
-                waiting=wait)
-        launch.log('opened')
+                waiting=wait, purpose=launch.purpose)
+        launch.log(f'opened, for a {launch.purpose}')
 
     def revert(self, launch, failure):
         """Report the failure, once, for the record.

@@ -47,6 +47,7 @@ _EXAMPLES = {
     'platform_root': 'amd-milan',
     'policy_id': _POLICY,
     'policy_revision': 3,
+    'purpose': 'boot',
     'reason_code': 'attestation.kernel_not_allowed',
     'revision': 3,
     'secrets': ['5b0e8c1d-3f62-4a97-b1d0-6e7f8a9b0c1d'],

@@ -14,6 +14,8 @@
 
 import abc
 
+from nova_sev_attest.client import launches
+
 
 class Transport(abc.ABC):
     """One way to the key service, loaded from an entry point.
@@ -36,7 +38,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline, waiting=None):
+                      deadline, waiting=None, purpose=launches.BOOT):
         """Open a launch and return its session.
 
         Where the launch waits for its owner, the same request is repeated
@@ -51,6 +53,7 @@ class Transport(abc.ABC):
         :param waiting: called once with the whole seconds that the owner
             has, before such a wait begins; raises where none may begin, or
             returns another Deadline for it, or None
+        :param purpose: launches.BOOT or launches.RESCUE
         :returns: the technology's session, for SEV a SevSession
         """
 
@@ -64,7 +67,7 @@ class Transport(abc.ABC):
         :param claims: what this host launched, hints only
         :param waiting: as for create_launch
         :returns: the technology's release, for SEV a SevRelease; None where
-            the policy has no secrets
+            the policy has no secrets for it
         """
 
     @abc.abstractmethod
@@ -79,16 +82,16 @@ class Transport(abc.ABC):
 class LaunchesTransport(Transport):
     """A transport that says what the resource Launches says.
 
-    :param launches: launches.Launches, over whatever makes its requests
+    :param resource: launches.Launches, over whatever makes its requests
     """
 
-    def __init__(self, launches):
-        self._launches = launches
+    def __init__(self, resource):
+        self._launches = resource
 
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline, waiting=None):
+                      deadline, waiting=None, purpose=launches.BOOT):
         return self._launches.create(identity, server_id, host, technology,
-                                     platform, deadline, waiting)
+                                     platform, deadline, waiting, purpose)
 
     def send_evidence(self, identity, technology, evidence, claims,
                       deadline, waiting=None):

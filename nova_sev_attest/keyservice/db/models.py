@@ -144,6 +144,20 @@ class PolicySecret(Base):
     secret_id = sa.Column(Uuid, nullable=False)
 
 
+class PolicyRescueSecret(Base):
+    """A secret that its part for rescues names; like PolicySecret."""
+
+    __tablename__ = 'policy_rescue_secrets'
+    __table_args__ = (
+        sa.Index('policy_rescue_secrets_secret_id_idx', 'secret_id'), _TABLE)
+
+    policy_id = sa.Column(
+        Uuid, sa.ForeignKey('policies.id', ondelete='CASCADE'),
+        primary_key=True)
+    guid = sa.Column(Uuid, primary_key=True)
+    secret_id = sa.Column(Uuid, nullable=False)
+
+
 class Launch(Base):
     """One launch of one server. Outlives its policy, as a record."""
 
@@ -170,6 +184,8 @@ class Launch(Base):
     project_id = sa.Column(ProjectId, nullable=False)
     host = sa.Column(sa.String(255), nullable=False)
     technology = sa.Column(sa.String(32), nullable=False)
+    # NULL, which is a boot, in launches from before there were others.
+    purpose = sa.Column(sa.String(16))
     # NULL in a launch that was refused before one was found.
     policy_id = sa.Column(Uuid)
     policy_revision = sa.Column(sa.Integer)

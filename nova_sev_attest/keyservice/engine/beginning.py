@@ -44,6 +44,16 @@ class _Overtaken(Exception):
     """The server's open launch changed since it was looked at."""
 
 
+def _purpose(request, server):
+    """What a launch is for: a boot only if neither says otherwise.
+
+    The host's word is its own, and that of a driver from before there were
+    rescues none at all; what Nova knows of the server counts as well.
+    """
+    said = request.get('purpose', policies.BOOT)
+    return policies.RESCUE if server.in_rescue else said
+
+
 class Beginning:
     """:param parts: Parts"""
 
@@ -128,6 +138,7 @@ class Beginning:
         launch = launches.Launch(
             id=launch_id, server_id=server.id, project_id=server.project_id,
             host=request['host'], technology=request['technology'],
+            purpose=_purpose(request, server),
             status=launches.SESSION_ISSUED, token_hash=token_hash,
             request_fingerprint=fingerprint)
         try:
@@ -170,8 +181,7 @@ class Beginning:
         issued = machine.begin(platform, uuid.UUID(launch.id), word)
         key_id, sealed = self._parts.keys.seal(
             issued.keys.tek + issued.keys.tik,
-            sealing.associated_data(launch.id, launch.server_id,
-                                    launch.project_id))
+            requests.sealed_for(launch))
         return dataclasses.replace(
             launch, dh_cert=issued.godh_certificate, session=issued.session,
             sealed_keys=sealed, sealing_key_id=key_id)

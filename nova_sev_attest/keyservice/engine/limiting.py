@@ -10,8 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Holding launches to what their policy says now, besides what is measured.
-"""
+"""What launches' policies say of them, and their limits, at this moment."""
+
+import dataclasses
 
 from nova_sev_attest.keyservice.db import clock
 from nova_sev_attest.keyservice import errors
@@ -26,7 +27,7 @@ class Limiting:
         self._parts = parts
 
     def content(self, launch):
-        """What a launch's policy says, in force or not.
+        """What a launch's policy says of its purpose, in force or not.
 
         :returns: Content, None when the policy was deleted
         """
@@ -36,7 +37,8 @@ class Limiting:
     def of(self, launch):
         """The policy that a launch began under, if it is in force.
 
-        :returns: Policy, at the launch's revision
+        :returns: Policy, at the launch's revision, with what it says of the
+            launch's purpose
         :raises Denied: it was deleted or revoked
         """
         policy = self._find(launch)
@@ -70,6 +72,8 @@ class Limiting:
 
     def _find(self, launch):
         with self._parts.database.reader() as session:
-            return policies.find_by_id(
+            policy = policies.find_by_id(
                 session, launch.project_id, launch.policy_id,
                 launch.policy_revision)
+        return policy and dataclasses.replace(
+            policy, content=policy.content.of(launch.purpose))

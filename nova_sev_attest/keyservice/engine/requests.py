@@ -20,6 +20,8 @@ import json
 
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice.objects import launches
+from nova_sev_attest.keyservice.objects import policies
+from nova_sev_attest.keyservice import sealing
 from nova_sev_attest.launch import errors as launch_errors
 from nova_sev_attest.launch import measurement
 
@@ -77,6 +79,17 @@ def closed(launch):
     detail = f': {launch.reason_detail}' if launch.reason_detail else '.'
     return errors.Conflict('launch_closed',
                            f'The launch is {launch.status}{detail}')
+
+
+def sealed_for(launch):
+    """What the sealed keys of a launch are bound to.
+
+    A rescue's to its being one, too: its keys open for no boot, nor for a
+    release of the service that takes every launch for a boot.
+    """
+    more = [] if launch.purpose == policies.BOOT else [launch.purpose]
+    return sealing.associated_data(launch.id, launch.server_id,
+                                   launch.project_id, *more)
 
 
 def busy():

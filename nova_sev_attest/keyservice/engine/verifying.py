@@ -12,6 +12,7 @@
 
 """Evidence: what comes is bound, and verified where the service verifies."""
 
+import dataclasses
 import hmac
 import uuid
 
@@ -83,16 +84,10 @@ class Verifier:
             platforms.wanted(content).admit_firmware(
                 (parsed.api_major, parsed.api_minor), parsed.build)
         except launch_errors.MeasurementMismatch:
-            denial = self._explain(issued, launch, content, images, claims)
-            if denial is None:
-                with self._parts.database.reader() as session:
-                    gathered = diagnosing.gather(
-                        session, launch, launch.evidence_fingerprint, images,
-                        parsed)
-                denial = diagnosing.diagnose(
-                    lists, keys, issued.policy, parsed, gathered,
-                    self._diagnosis_seconds)
-            raise denial
+            raise (self._find_other_purpose(issued, launch, images)
+                   or self._explain(issued, launch, content, images, claims)
+                   or self._diagnose(lists, keys, issued.policy, launch,
+                                     images, parsed))
         except launch_errors.VerificationError as exc:
             raise errors.Denied(exc.code, str(exc)) from exc
         return verified, images[
@@ -126,8 +121,7 @@ class Verifier:
         try:
             keys = self._parts.keys.open(
                 launch.sealing_key_id, launch.sealed_keys,
-                sealing.associated_data(launch.id, launch.server_id,
-                                        launch.project_id))
+                requests.sealed_for(launch))
         except sealing.SealingError as exc:
             LOG.error('Launch %(id)s cannot go on: %(reason)s',
                       {'id': launch.id, 'reason': exc})
@@ -146,6 +140,30 @@ class Verifier:
                 keys=launch_session.TransportKeys(
                     keys[:_KEY_SIZE], keys[_KEY_SIZE:]),
                 policy=launch_policy.LaunchPolicy.parse(launch.policy_word)))
+
+    def _find_other_purpose(self, issued, launch, images):
+        """Denied where the policy allows it for another purpose, or None."""
+        other = (policies.BOOT if launch.purpose == policies.RESCUE
+                 else policies.RESCUE)
+        content = self._limiting.content(
+            dataclasses.replace(launch, purpose=other))
+        if content is None:
+            return None
+        lists = expectations.lists(content, launch.technology)
+        if issued.explain(self._parts.expected.expected_digests(
+                lists, images.values())) is None:
+            return None
+        return errors.Denied(
+            'purpose_not_allowed',
+            f'The policy allows what was launched for a {other} only, and '
+            f'this launch is a {launch.purpose}.')
+
+    def _diagnose(self, lists, keys, policy, launch, images, parsed):
+        with self._parts.database.reader() as session:
+            gathered = diagnosing.gather(
+                session, launch, launch.evidence_fingerprint, images, parsed)
+        return diagnosing.diagnose(lists, keys, policy, parsed, gathered,
+                                   self._diagnosis_seconds)
 
     def _explain(self, issued, launch, content, images, claims):
         """What differs, if the measurement confirms the claims, or None."""

@@ -99,6 +99,7 @@ class Launch:
 
     :ivar token_hash: SHA-256 of the launch token
     :ivar request_fingerprint: SHA-256 that names the request's content
+    :ivar purpose: what it is for, policies.BOOT or policies.RESCUE
     :ivar verifier: as in its policy, and so is approval
     :ivar platform_cek: SHA-256 of the CEK certificate
     :ivar platform_chip: the chip's id in hexadecimal; None when the CEK is the
@@ -124,6 +125,7 @@ class Launch:
     status: str
     token_hash: bytes
     request_fingerprint: bytes
+    purpose: str = policies.BOOT
     created_at: datetime.datetime | None = None
     updated_at: datetime.datetime | None = None
     expires_at: datetime.datetime | None = None
@@ -187,6 +189,7 @@ class Launch:
             'reason_owner': row.reason_owner and json.loads(
                 row.reason_owner),
             # Launches from before there was a choice have none.
+            'purpose': row.purpose or policies.BOOT,
             'verifier': row.verifier or policies.SERVICE,
             'approval': row.approval or policies.AUTOMATIC,
             'time_left': row.expires_at - now,

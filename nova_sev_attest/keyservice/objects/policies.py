@@ -36,6 +36,25 @@ SERVICE = 'service'
 OWNER = 'owner'
 AUTOMATIC = 'automatic'
 
+#: What a launch is for.
+BOOT = 'boot'
+RESCUE = 'rescue'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rescue:
+    """What a policy says of rescues, besides what it says of every launch.
+
+    :ivar kernels: as in Content, and so are initrds and command_lines; None:
+        what a boot may have
+    :ivar secrets: as in Content; none of a boot's
+    """
+
+    kernels: list[str] | None = None
+    initrds: list[str] | None = None
+    command_lines: list[str] | None = None
+    secrets: dict[str, str] = dataclasses.field(default_factory=dict)
+
 
 @dataclasses.dataclass(frozen=True)
 class Content:
@@ -52,6 +71,8 @@ class Content:
     :ivar approval: AUTOMATIC, or OWNER who approves each release
     :ivar limits: what else restricts releases, for keyservice/limits.py; None
         for nothing
+    :ivar rescue: Rescue; None: a rescue may have what a boot may, and gets no
+        secret
     """
 
     name: str
@@ -78,6 +99,8 @@ class Content:
     verifier: str = SERVICE
     approval: str = AUTOMATIC
     limits: dict | None = None
+    # Nor those from before rescues were told from boots.
+    rescue: Rescue | None = None
 
     @property
     def min_api(self):
@@ -86,6 +109,46 @@ class Content:
             return 0, 0
         major, minor = self.min_api_version.split('.')
         return int(major), int(minor)
+
+    def of(self, purpose):
+        """What it says of launches of one purpose, a Content.
+
+        Whatever is not a boot gets none of a boot's secrets.
+        """
+        if purpose == BOOT:
+            return self
+        part = dataclasses.asdict(self.rescue or Rescue())
+        return dataclasses.replace(self, **{
+            name: value for name, value in part.items() if value is not None})
+
+    def secret_ids(self):
+        """UUIDs in the secret store of all that it names, a set."""
+        return {secret_id for purpose in (BOOT, RESCUE)
+                for secret_id in self.of(purpose).secrets.values()}
+
+    def members(self):
+        """Its members as the API has them, a dict."""
+        found = dataclasses.asdict(self)
+        for part in (found, found['rescue']):
+            if part is not None:
+                part['secrets'] = [
+                    {'guid': guid, 'secret_ref': secret_id}
+                    for guid, secret_id in part['secrets'].items()]
+        return found
+
+    def _body(self):
+        """What is stored of it, a dict."""
+        body = dataclasses.asdict(self)
+        if body['rescue'] is None:
+            # So that a release that knows no rescues reads it. One that has
+            # a part for them it cannot read, and must not.
+            del body['rescue']
+        return body
+
+    @classmethod
+    def _from_body(cls, body):
+        rescue = body.get('rescue')
+        return cls(**(body | {'rescue': rescue and Rescue(**rescue)}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +203,7 @@ def _of_revision(row, stored):
     text = json.dumps(body, sort_keys=True, separators=(',', ':'))
     return Policy(
         id=row.id, revision=stored.revision, project_id=row.project_id,
-        content=Content(**body),
+        content=Content._from_body(body),
         content_sha256=hashlib.sha256(text.encode()).hexdigest(),
         created_at=row.created_at, updated_at=stored.created_at,
         revoked_at=row.revoked_at, release_count=row.release_count)
@@ -308,7 +371,8 @@ def update(session, policy, content):
         raise _taken(exc, content) from exc
     if changed != 1:
         raise _changed()
-    for table in (models.PolicyFirmware, models.PolicySecret):
+    for table in (models.PolicyFirmware, models.PolicySecret,
+                  models.PolicyRescueSecret):
         session.execute(sa.delete(table).where(
             table.policy_id == policy.id))
     _store_revision(session, policy.id, policy.revision + 1,
@@ -403,17 +467,19 @@ def sharing_secrets(session, project_id, found):
     :returns: {id of one of them: list of (Policy, sorted list of the UUIDs of
         secrets)}, by name
     """
-    named = sa.select(models.PolicySecret.secret_id).where(
-        models.PolicySecret.policy_id.in_([policy.id for policy in found]))
+    tables = models.PolicySecret, models.PolicyRescueSecret
+    ids = [policy.id for policy in found]
+    named = sa.union(*(sa.select(table.secret_id).where(
+        table.policy_id.in_(ids)) for table in tables))
     naming = [
-        (policy, set(policy.content.secrets.values())) for policy in _current(
+        (policy, policy.content.secret_ids()) for policy in _current(
             session, models.Policy.project_id == project_id,
-            models.Policy.id.in_(sa.select(models.PolicySecret.policy_id)
-                                 .where(models.PolicySecret.secret_id
-                                        .in_(named))))]
+            models.Policy.id.in_(sa.union(*(
+                sa.select(table.policy_id).where(table.secret_id.in_(named))
+                for table in tables))))]
     result = {}
     for policy in found:
-        own = set(policy.content.secrets.values())
+        own = policy.content.secret_ids()
         result[policy.id] = [
             (other, sorted(own & theirs)) for other, theirs in naming
             if other.id != policy.id and own & theirs]
@@ -438,7 +504,7 @@ def _taken(exc, content):
 def _store_revision(session, policy_id, revision, project_id, content, now):
     session.add(models.PolicyRevision(
         policy_id=policy_id, revision=revision, created_at=now,
-        body=json.dumps(dataclasses.asdict(content), sort_keys=True)))
+        body=json.dumps(content._body(), sort_keys=True)))
     # Locked against a delete that runs at the same time.
     found = dict(session.execute(
         sa.select(models.Firmware.sha256, models.Firmware.id)
@@ -454,8 +520,9 @@ def _store_revision(session, policy_id, revision, project_id, content, now):
     session.add_all(
         models.PolicyFirmware(policy_id=policy_id, firmware_id=found[sha256])
         for sha256 in content.firmwares)
-    session.add_all(
-        models.PolicySecret(policy_id=policy_id, guid=guid,
-                            secret_id=secret_id)
-        for guid, secret_id in content.secrets.items())
+    for table, purpose in ((models.PolicySecret, BOOT),
+                           (models.PolicyRescueSecret, RESCUE)):
+        session.add_all(
+            table(policy_id=policy_id, guid=guid, secret_id=secret_id)
+            for guid, secret_id in content.of(purpose).secrets.items())
     session.flush()

@@ -52,6 +52,7 @@ def reduced(launch, base):
         'policy_id': launch.policy_id,
         'policy_revision': launch.policy_revision,
         'technology': launch.technology,
+        'purpose': launch.purpose,
         'verifier': launch.verifier,
         'approval': launch.approval,
         'status': launch.status,

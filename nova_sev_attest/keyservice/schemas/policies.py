@@ -12,8 +12,6 @@
 
 """Requests and answers of /v1/policies."""
 
-import dataclasses
-
 from nova_sev_attest.keyservice.schemas import common
 from nova_sev_attest.keyservice.schemas import document
 
@@ -31,17 +29,9 @@ SHOW_REVISION = document.Operation(
     '/v1/policies/{policy_id}/revisions/{revision}', 'get')
 
 
-def _content(policy):
-    shown = dataclasses.asdict(policy.content)
-    shown['secrets'] = [
-        {'guid': guid, 'secret_ref': secret_id}
-        for guid, secret_id in policy.content.secrets.items()]
-    return shown
-
-
 def view(policy, warnings, base):
     """A policy's current revision as the API shows it."""
-    return _content(policy) | {
+    return policy.content.members() | {
         'id': policy.id,
         'revision': policy.revision,
         'project_id': policy.project_id,
@@ -56,7 +46,7 @@ def view(policy, warnings, base):
 
 def revision(policy, base):
     """A revision as the API shows it, current or not."""
-    return _content(policy) | {
+    return policy.content.members() | {
         'policy_id': policy.id,
         'revision': policy.revision,
         'project_id': policy.project_id,

@@ -86,7 +86,7 @@ def _reflected(engine, revision):
     return tables
 
 
-@pytest.mark.parametrize('revision', ['0001', '0003'])
+@pytest.mark.parametrize('revision', ['0001', '0003', '0007'])
 def test_the_release_before_works_on(database_url, revision):
     """Its statements, with the columns that it knows, on the new schema."""
     engine = sa.create_engine(database_url)

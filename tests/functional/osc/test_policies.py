@@ -76,6 +76,65 @@ def test_dry_run_leaves_nothing(openstack, files, keyservice):
         assert openstack('attestation', noun, 'list', '-f', 'json').json == []
 
 
+def test_rescue(openstack, files, secret, keyservice):
+    line = 'root=/dev/vda console=ttyS0'
+    policy = openstack(
+        'attestation', 'policy', 'create', 'web', *OPTIONS, '--default',
+        '--rescue-command-line', line, '--rescue-secret', 'luks=passphrase',
+        '-f', 'json').json
+    assert policy['secrets'] == []
+    assert policy['rescue'] == {
+        'kernels': None, 'initrds': None, 'command_lines': [line],
+        'secrets': [{'guid': GUID, 'secret_ref': secret}]}
+    boot, rescue = policy['measured']
+    assert 'purpose' not in boot and rescue['purpose'] == 'rescue'
+    assert rescue['command_line'] == line
+    host = harness.Host(keyservice)
+    assert host.create(purpose='rescue').status_code == 201
+    host.start(host.create(purpose='rescue'))
+    assert host.send(host.measure(command_line=line)).status_code == 200
+    shown = openstack('attestation', 'launch', 'show', host.id, '-f',
+                      'json').json
+    assert shown['purpose'] == 'rescue'
+    assert shown['verdict']['launch_digest'] == rescue['launch_digest']
+    listed, = openstack('attestation', 'launch', 'list', '--long', '-f',
+                        'json').json
+    assert listed['Purpose'] == 'rescue'
+    shown = openstack('attestation', 'policy', 'show', 'web')
+    assert line in shown.out
+
+    def change(verb, *options):
+        return openstack('attestation', 'policy', verb, 'web', *options,
+                         '-f', 'json').json['rescue']
+
+    kernel = 'ab' * 32
+    assert change('set', '--rescue-kernel', 'vmlinuz', '--rescue-kernel',
+                  kernel, '--rescue-initrd', 'initrd.img') == (
+        policy['rescue'] | {'kernels': [harness.KERNEL.hex(), kernel],
+                            'initrds': [harness.INITRD.hex()]})
+    assert change('set', '--no-rescue-kernel', '--rescue-kernel', kernel,
+                  '--no-rescue-initrd', '--no-rescue-secret') == {
+        'kernels': [kernel], 'initrds': [], 'command_lines': [line],
+        'secrets': []}
+    # What is taken out is not allowed any more, nor is anything else.
+    assert change('unset', '--rescue-kernel', kernel)['kernels'] == []
+    assert change('set', '--no-rescue', '--rescue-kernel', kernel) == {
+        'kernels': [kernel], 'initrds': None, 'command_lines': None,
+        'secrets': []}
+    assert change('set', '--no-rescue') is None
+    assert change('set', '--rescue-secret', f'luks={secret}')['secrets'] == [
+        {'guid': GUID, 'secret_ref': secret}]
+    assert change('unset', '--rescue-secret', 'luks') is None
+    assert change('set', '--rescue-command-line', line) == {
+        'kernels': None, 'initrds': None, 'command_lines': [line],
+        'secrets': []}
+    assert change('unset', '--rescue') is None
+    done = openstack('attestation', 'policy', 'unset', 'web',
+                     '--rescue-command-line', line)
+    assert done.status == 1 and 'rescue-command-line in the policy' in (
+        done.err)
+
+
 def test_sev_es_digests(openstack, files):
     policy = openstack(
         'attestation', 'policy', 'create', 'es', *OPTIONS, '--technology',

@@ -12,6 +12,7 @@
 
 import pytest
 
+from nova_sev_attest.keyservice.schemas import launches as schemas
 from tests.functional.keyservice import harness
 from tests.unit.launch import platforms
 
@@ -54,6 +55,27 @@ def test_by_own_files(openstack, files, server):
     assert done.status == 1
     assert 'which is none of the 1 that your files' in done.err
     assert done.out == ''
+
+
+@pytest.mark.parametrize('purpose, status', [('rescue', 0), ('boot', 1)])
+def test_rescue(openstack, files, keyservice, cloud, monkeypatch, purpose,
+                status):
+    """It is held to what the policy says of rescues."""
+    line = 'root=/dev/vda'
+    keyservice.policy(rescue={'command_lines': [line]})
+    host = harness.Host(keyservice)
+    cloud.nova.names['web'] = host.server_id
+    host.start(host.create(purpose='rescue'))
+    assert host.send(host.measure(command_line=line)).status_code == 200
+    view = schemas.full
+    monkeypatch.setattr(schemas, 'full', lambda *args: view(*args) | {
+        'purpose': purpose})
+    done = openstack(*VERIFY, '-f', 'json')
+    assert done.status == status
+    if status == 0:
+        assert done.json['purpose'] == 'rescue'
+    else:
+        assert 'which is none of the 1 that your files' in done.err
 
 
 def test_another_root(openstack, files, server):

@@ -268,6 +268,13 @@ class SevTestCase(base.ServersTestBase):
             self.assertEqual(list(events) if name == 'compute1' else [],
                              self.events(server, name))
 
+    def purposes(self, server):
+        """What the launches of a server were for, in order."""
+        return [request.get('purpose', 'boot') for request in (
+            launch['request']['launch']
+            for launch in self.service.launches.values())
+            if request['server_id'] == server['id']]
+
     def domain(self, server, host='compute1'):
         """A server's domain, as an operator could take it in hand."""
         return self.connections[host].lookupByUUIDString(server['id'])

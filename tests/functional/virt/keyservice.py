@@ -42,14 +42,14 @@ class KeyService:
     :ivar interfere: called with (operation, launch id) before each
         operation; an answer that it returns, a tuple of status and either a
         document or bytes, is given instead
-    :ivar release: what accepted evidence gets
+    :ivar releases: what accepted evidence gets, by purpose of the launch
     """
 
     def __init__(self):
         self.launches = {}
         self.order = []
         self.interfere = lambda operation, launch_id: None
-        self.release = SECRET
+        self.releases = {'boot': SECRET, 'rescue': SECRET}
 
     def put(self, path, token, body):
         parts = path.strip('/').split('/')
@@ -86,7 +86,8 @@ class KeyService:
             return refusal(403, 'attestation.measurement_mismatch',
                            'The measurement is not of this launch.')
         return 200, {'launch': {'id': launch_id, 'status': 'released'},
-                     'release': self.release}
+                     'release': self.releases[
+                         launch['request']['launch'].get('purpose', 'boot')]}
 
     def _outcome(self, launch_id, token, body):
         launch = self.launches[launch_id]

@@ -106,13 +106,13 @@ class LaunchTest(base.SevTestCase):
         return request['launch']['technology']
 
     def test_what_is_not_given_is_not_used(self):
-        self.service.release = None
+        self.service.releases['boot'] = None
         server = self.boot(self.sev_image)
         self.assertEqual(['start', 'measure', 'mark', 'run'],
                          self.events(server))
         _, security = self._security()
         self.assertNotIn('kernelHashes', security.attrib)
-        self.service.release = dict(keyservice.SECRET, gpa=None)
+        self.service.releases['boot'] = dict(keyservice.SECRET, gpa=None)
         server = self.boot(self.sev_image)
         self.assertNotIn('sev-secret-set-address',
                          self.connection.injected[server['id']])

@@ -59,6 +59,57 @@ class LaunchingTest(base.SevTestCase):
         # From the XML that Nova kept, with the session of the first launch.
         with self.one_launch(self.server, after=['destroy']):
             self.act(self.server, 'unrescue', 'ACTIVE')
+        self.assertEqual(['boot', 'rescue', 'boot'],
+                         self.purposes(self.server))
+
+    def test_rescue_without_a_secret(self):
+        self.service.releases['rescue'] = None
+        self.forget_events(self.server)
+        self.act(self.server, 'rescue', 'RESCUE',
+                 rescue_image_ref=self.sev_image)
+        self.assertEqual(['shutdown', 'start', 'measure', 'mark', 'run'],
+                         self.events(self.server))
+        self.assertEqual(power_state.RUNNING,
+                         self.instance(self.server).power_state)
+        self.assertEqual('Success', self.action_events(
+            self.server, 'rescue')['sev_attest_release'])
+        # Nova reboots no server that is rescued.
+        with self.no_launch(self.server):
+            error = self.assertRaises(
+                client.OpenStackApiException, self.act, self.server,
+                'reboot', type='HARD')
+            self.assertEqual(409, error.response.status_code)
+        with self.one_launch(self.server, after=['destroy']):
+            self.act(self.server, 'unrescue', 'ACTIVE')
+        self.assertEqual(['boot', 'rescue', 'boot'],
+                         self.purposes(self.server))
+
+    def test_denied_rescue_ends_in_error(self):
+        self.refuse('evidence', keyservice.refusal(
+            403, 'attestation.command_line_not_allowed',
+            'The command line is another.'))
+        self.act(self.server, 'rescue', rescue_image_ref=self.sev_image)
+        self._wait_for_state_change(self.server, 'ERROR')
+        self.assertIn('The command line is another.',
+                      self.fault(self.server))
+        self.refuse(None, None)
+        with self.one_launch(self.server):
+            self.act(self.server, 'reboot', 'ACTIVE', type='HARD')
+        self.assertEqual(['boot', 'rescue', 'boot'],
+                         self.purposes(self.server))
+
+    def test_unrescue_that_is_denied_is_rebooted(self):
+        self.act(self.server, 'rescue', 'RESCUE',
+                 rescue_image_ref=self.sev_image)
+        self.refuse('create', keyservice.refusal(
+            403, 'attestation.policy_revoked', 'The policy was revoked.'))
+        self.act(self.server, 'unrescue')
+        self._wait_for_state_change(self.server, 'ERROR')
+        self.refuse(None, None)
+        with self.one_launch(self.server):
+            self.act(self.server, 'reboot', 'ACTIVE', type='HARD')
+        self.assertEqual(['boot', 'rescue', 'boot'],
+                         self.purposes(self.server))
 
     def test_rescue_with_plain_memory(self):
         with self.no_launch(self.server, ['shutdown']):

@@ -179,6 +179,8 @@ class ServerTest(DyingTestCase):
     def test_rescue_ends_in_error(self):
         self._die_in('rescue', rescue_image_ref=self.sev_image)
         self._assert_error_and_reboot()
+        self.assertEqual(['boot', 'rescue', 'boot'],
+                         self.purposes(self.server))
 
     @pytest.mark.by_command
     def test_unrescue_ends_in_error(self):
@@ -234,6 +236,18 @@ class StartingTest(base.SevTestCase):
         self._lose_power()
         with self.one_launch(self.server):
             self.restart_compute_service('compute1')
+
+    def test_resume_of_a_rescued_server_at_host_boot(self):
+        self.act(self.server, 'rescue', 'RESCUE',
+                 rescue_image_ref=self.sev_image)
+        self._lose_power()
+        with self.one_launch(self.server):
+            self.restart_compute_service('compute1')
+        self._wait_for_state_change(self.server, 'RESCUE')
+        with self.one_launch(self.server, after=['destroy']):
+            self.act(self.server, 'unrescue', 'ACTIVE')
+        self.assertEqual(['boot', 'rescue', 'rescue', 'boot'],
+                         self.purposes(self.server))
 
     def test_no_owner_is_waited_for_at_host_boot(self):
         self._lose_power()

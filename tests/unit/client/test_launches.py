@@ -37,8 +37,9 @@ def resource():
     return fakes.make_client(max_retries=0).launches
 
 
-def create(resource):
-    return resource.create(IDENTITY, 'server', 'host', 'amd-sev', PLATFORM)
+def create(resource, **options):
+    return resource.create(IDENTITY, 'server', 'host', 'amd-sev', PLATFORM,
+                           **options)
 
 
 def send(resource):
@@ -61,6 +62,13 @@ def test_create(requests_mock, resource):
         'server_id': 'server', 'host': 'host', 'technology': 'amd-sev',
         'platform': {'pdh': answers.encode(b'p' * 2084),
                      'cert_chain': answers.encode(b'c' * 6252)}}}
+
+
+def test_create_for_a_rescue(requests_mock, resource):
+    requests_mock.put(f'{URL}/v1/launches/{ID}', status_code=201, json={
+        'launch': {'id': ID, 'session': SESSION}})
+    create(resource, purpose=launches.RESCUE)
+    assert requests_mock.last_request.json()['launch']['purpose'] == 'rescue'
 
 
 @pytest.mark.parametrize('launch', [

@@ -12,6 +12,8 @@
 
 import hashlib
 
+import hypothesis
+from hypothesis import strategies
 import pytest
 
 from nova_sev_attest.keyservice import expectations
@@ -232,3 +234,63 @@ def test_difference_names_the_first():
     assert word(kernel_sha256=other,
                 firmware_sha256=other) == 'firmware_not_allowed'
     assert word(kernel_sha256=None) == 'kernel_not_allowed'
+
+
+def _lists_of(values):
+    return strategies.lists(strategies.sampled_from(values), unique=True,
+                            max_size=2)
+
+
+PARTS = strategies.builds(
+    policies.Rescue, kernels=strategies.none() | _lists_of(KERNELS),
+    initrds=strategies.none() | _lists_of(INITRDS),
+    command_lines=strategies.none() | _lists_of(['a', 'b', '']),
+    secrets=strategies.dictionaries(
+        strategies.sampled_from(['g', 'h']),
+        strategies.sampled_from(['one', 'two'])))
+CONTENTS = strategies.builds(
+    content, kernels=_lists_of(KERNELS), initrds=_lists_of(INITRDS),
+    command_lines=_lists_of(['a', 'b', '']),
+    firmwares=strategies.sampled_from([[], [FIRMWARE]]),
+    firmware_boot=strategies.booleans(),
+    secrets=strategies.dictionaries(
+        strategies.sampled_from(['g', 'i']),
+        strategies.sampled_from(['two', 'three'])),
+    rescue=strategies.none() | PARTS,
+    technologies=strategies.sampled_from(
+        [['amd-sev'], ['amd-sev-es'], ['amd-sev', 'amd-sev-es']]),
+    vcpus=strategies.sampled_from([None, [1]]),
+    cpu_models=strategies.just(['EPYC-v4']),
+    launch_profiles=strategies.just(['qemu-legacy-1']))
+
+
+@hypothesis.given(CONTENTS)
+def test_what_is_said_of_each_purpose(content):
+    boot, rescue = (content.of(purpose)
+                    for purpose in (policies.BOOT, policies.RESCUE))
+    part = content.rescue or policies.Rescue()
+    assert boot == content
+    # Its own secrets only, and everything else that is not its own.
+    assert rescue.secrets == part.secrets
+    for name in ('kernels', 'initrds', 'command_lines'):
+        own = getattr(part, name)
+        assert getattr(rescue, name) == (
+            getattr(content, name) if own is None else own)
+    for name in ('firmwares', 'firmware_boot', 'trusted_roots', 'limits',
+                 'technologies', 'approval', 'verifier', 'allowed_chips'):
+        assert getattr(rescue, name) == getattr(content, name)
+    assert content.secret_ids() == {
+        *boot.secrets.values(), *rescue.secrets.values()}
+    # What is no boot gets nothing of a boot's, whatever it is called.
+    assert content.of('anything').secrets == part.secrets
+    assert policies.Content._from_body(content._body()) == content
+
+
+@hypothesis.given(CONTENTS)
+def test_what_coincides(content):
+    """Held to the sets of launches themselves."""
+    rescue = content.of(policies.RESCUE)
+    both = [set(expectations.lists(content, technology).inputs())
+            & set(expectations.lists(rescue, technology).inputs())
+            for technology in content.technologies]
+    assert expectations.coincide(content, rescue) == any(both)

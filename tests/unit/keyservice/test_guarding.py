@@ -130,6 +130,31 @@ def test_versions_of_a_cpu_model_are_one():
         policy(cpu_models=['EPYC-v3']), policy(cpu_models=['EPYC-v4'])) == []
 
 
+@pytest.mark.parametrize('part, how', [
+    ({'kernels': [B]}, ['allows more kernels']),
+    ({'initrds': [A, B]}, ['allows more initrds']),
+    ({'command_lines': ['single']}, ['allows more command lines']),
+    ({}, [])])
+def test_part_for_rescues(part, how):
+    """It counts where it is what gives the secret to a guest."""
+    strict = policy()
+    other = {'guid': 'another'}
+    names_it = policies.Rescue(**part, secrets={'guid': SECRET})
+    assert guarding.weaknesses(
+        policy(secrets=other, rescue=names_it), strict) == how
+    assert guarding.weaknesses(policy(rescue=names_it), strict) == how
+    # A boot's secret is no weaker for what a rescue may have.
+    assert guarding.weaknesses(policy(rescue=policies.Rescue(
+        **part, secrets=other)), strict) == []
+    assert guarding.weaknesses(policy(rescue=policies.Rescue(**part)),
+                               strict) == []
+    # And the other way round.
+    assert guarding.weaknesses(
+        policy(kernels=[A, B], secrets=other, rescue=policies.Rescue(
+            **{'kernels': [A]} | part, secrets={'guid': SECRET})),
+        strict) == how
+
+
 def test_alike():
     told, = warnings(policy(), [(policy(name='twin'), [SECRET])])
     assert 'guards less' not in told

@@ -62,6 +62,14 @@ def test_a_launch_that_went_well():
     assert 'The key service vouches for the HMAC over it.' in found
 
 
+def test_a_rescue():
+    policy = POLICY | {'command_lines': ['other'], 'rescue': {
+        'kernels': None, 'command_lines': ['quiet'], 'secrets': []}}
+    found = texts(draw(LAUNCH | {'purpose': 'rescue'}, policy))
+    assert 'rescue' in found and '"quiet"' in found
+    assert '"quiet"' not in texts(draw(LAUNCH, policy))
+
+
 def test_a_launch_that_was_denied():
     found = texts(draw(DENIED))
     assert found.count('not allowed') == 1

@@ -126,9 +126,9 @@ class Transport(transport_base.Transport):
             raise self.failures[operation]
 
     def create_launch(self, identity, server_id, host, technology, platform,
-                      deadline, waiting=None):
+                      deadline, waiting=None, purpose=launches.BOOT):
         self._record('create', identity, server_id, host, technology,
-                     platform)
+                     platform, purpose)
         self._wait('create', waiting)
         return self.session
 

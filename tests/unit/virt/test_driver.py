@@ -10,10 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import contextlib
 import inspect
 from unittest import mock
 
 from nova.compute import power_state
+from nova.compute import vm_states
 from nova.virt.libvirt import driver as libvirt_driver
 import pytest
 import stevedore
@@ -58,6 +60,7 @@ def bare():
     """A driver that was not constructed: Nova's constructor wants a host."""
     bare = driver.LibvirtDriver.__new__(driver.LibvirtDriver)
     bare._awaited = {}
+    bare._purposes = {}
     return bare
 
 
@@ -88,6 +91,48 @@ def test_nova_does_not_wait_for_a_guest_that_has_ended(
             getattr(bare, method)(*arguments)
         # Nobody waits any more.
         assert bare.get_info(INSTANCE).state == power_state.SHUTDOWN
+
+
+@pytest.mark.parametrize('state, purpose', [
+    (vm_states.RESCUED, 'rescue'), (vm_states.ACTIVE, 'boot'),
+    (vm_states.STOPPED, 'boot'), (vm_states.ERROR, 'boot'),
+    (vm_states.BUILDING, 'boot')])
+def test_a_server_that_stays_in_rescue_is_launched_for_it(
+        bare, state, purpose):
+    instance = fakes.make_instance()
+    instance.vm_state = state
+    assert bare._purpose_of(instance) == purpose
+
+
+@pytest.mark.parametrize('method, arguments, state, purpose', [
+    ('rescue', (None,) * 5, vm_states.ACTIVE, 'rescue'),
+    ('rescue', (None,) * 5, vm_states.ERROR, 'rescue'),
+    ('unrescue', (), vm_states.RESCUED, 'boot')])
+@pytest.mark.parametrize('failure', [None, RuntimeError])
+def test_what_a_guest_is_made_for(bare, method, arguments, state, purpose,
+                                  failure):
+    instance = fakes.make_instance()
+    instance.vm_state = state
+    other = fakes.make_instance()
+    other.uuid = 'another'
+    other.vm_state = vm_states.RESCUED
+    before = bare._purpose_of(instance)
+    seen = []
+
+    def make(*_):
+        seen.append((bare._purpose_of(instance), bare._purpose_of(other)))
+        if failure is not None:
+            raise failure
+
+    with mock.patch.object(libvirt_driver.LibvirtDriver, method,
+                           side_effect=make), \
+            mock.patch.object(driver.scope, 'demanded_technology',
+                              return_value=None), \
+            contextlib.nullcontext() if failure is None else (
+                pytest.raises(failure)):
+        getattr(bare, method)(None, instance, *arguments)
+    assert seen == [(purpose, 'rescue')]
+    assert bare._purpose_of(instance) == before and bare._purposes == {}
 
 
 def test_attester_that_cannot_be_loaded_stops_the_driver():

@@ -115,6 +115,17 @@ def test_order(world):
     assert world.log[-1][2:] == ('running', None)
 
 
+@pytest.mark.parametrize('purpose', ['boot', 'rescue'])
+def test_the_key_service_hears_what_it_is_for(world, purpose):
+    world.launch.purpose = purpose
+    # No secret for it, which is no failure.
+    world.transport.release = None
+    world.run()
+    assert world.log[0][-1] == purpose
+    assert world.names() == ['create', 'permit', 'start', 'no permit',
+                             'evidence', 'setMetadata', 'resume', 'outcome']
+
+
 def test_identity_is_fresh_and_hidden():
     one, two = steps.new_identity(), steps.new_identity()
     assert one.id != two.id and one.token != two.token
