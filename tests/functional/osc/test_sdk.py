@@ -47,7 +47,7 @@ def test_the_program(keyservice, cloud, files, monkeypatch, capsys):
     assert found['changed'].body['revision'] == 2
     assert 'somebody changed it meanwhile' in printed
     policy = found['attestation'].policies.get(found['policy'].body['id'])
-    assert policy.body['revision'] == 3 and len(policy.body['kernels']) == 2
+    assert policy.body['revision'] == 4 and len(policy.body['kernels']) == 2
     assert policy.body['revoked_at'] is None
     assert host.show()['status'] == 'released'
     assert f'{host.server_id} awaiting_release' in printed
