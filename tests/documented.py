@@ -119,6 +119,19 @@ def _lines(block):
     return [re.sub(r'\\ +', '', line) for line in lines]
 
 
+def steps(page, prefix):
+    """The blocks of a page that have names, which are steps of one way.
+
+    :param page: its path below the checkout
+    :param prefix: what the names begin with, and a hyphen
+    :returns: {name without the prefix: the commands as they stand}, in the
+        order of the page
+    """
+    return {name.removeprefix(f'{prefix}-'): block.astext() + '\n'
+            for block in _read(CHECKOUT / page).findall(nodes.literal_block)
+            for name in block['names'] if name.startswith(f'{prefix}-')}
+
+
 def _inner(text):
     return re.findall(r'\$\(((?:openstack|sev-attest) [^()]*)\)', text)
 

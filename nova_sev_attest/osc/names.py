@@ -106,7 +106,7 @@ def launch(manager, word, waiting_for=None):
                 else 'launch of server')
         raise exceptions.CommandError(
             f'There is no {what} "{word}" in your project. "openstack server '
-            f'show {word} -c fault" may tell why.')
+            f'show {word}" may tell why.')
     if waiting_for is None or found[0]['id'] == word.lower():
         return found[0]
     for each in found:

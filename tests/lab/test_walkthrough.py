@@ -19,12 +19,10 @@ credential of the cloud; and afterwards a look at who else had the keys.
 import base64
 import os
 import pathlib
-import re
 import shutil
 import stat
 import subprocess
 import tempfile
-import textwrap
 import time
 
 import pytest
@@ -34,15 +32,12 @@ import yaml
 from devstack.lab import credentials
 from devstack.lab import demo
 from devstack.lab.guest import tree
-from devstack.lab import layout as lab_layout
 from nova_sev_attest.client import launches as client_launches
+from tests import documented
 from tests.functional import ledger
 from tests.lab import traces
 
-PAGE = lab_layout.CHECKOUT / 'doc/source/owner/walkthrough.rst'
-_BLOCK = re.compile(
-    r'^\.\. code-block:: bash\n   :name: walkthrough-(\S+)\n\n'
-    r'((?:   .*\n|\n)+)', re.MULTILINE)
+PAGE = 'doc/source/owner/walkthrough.rst'
 _SERVER, _POLICY = 'web-1', 'web'
 _NOBODY = 65534
 # Each step has commands of a second or two, and waits for a host.
@@ -51,8 +46,7 @@ _SECONDS = 120
 
 def blocks():
     """The commands of the page's steps, by name, in order."""
-    return {name: textwrap.dedent(text)
-            for name, text in _BLOCK.findall(PAGE.read_text())}
+    return documented.steps(PAGE, 'walkthrough')
 
 
 def steps(tool):
@@ -74,7 +68,7 @@ class Machine:
     :ivar folder: where the owner works.
     """
 
-    def __init__(self, layout, guest, folder):
+    def __init__(self, layout, guest, folder, **environment):
         self.folder = folder / 'work'
         self.folder.mkdir()
         programs = folder / 'bin'
@@ -83,6 +77,7 @@ class Machine:
         for name, source in {
                 'OVMF.fd': demo.firmware_path(layout),
                 'vmlinuz': guest.kernel, 'initrd.img': guest.initramfs,
+                'disk.raw': guest.disk,
                 'ask_ark.cert': layout.emulated_root}.items():
             shutil.copyfile(source, self.folder / name)
         cloud = yaml.safe_load(layout.clouds.read_text())['clouds']['owner']
@@ -98,7 +93,8 @@ class Machine:
         self._user = _user(python)
         self._environment = {
             'HOME': str(self.folder), 'LANG': 'C.UTF-8', 'OS_CLOUD': 'mine',
-            'PATH': f'{programs}:{python.parent}:/usr/bin:/bin'}
+            'PATH': f'{programs}:{python.parent}:/usr/bin:/bin',
+            **environment}
 
     def run(self, commands):
         """Run commands of the page; returns what they print."""
@@ -254,4 +250,5 @@ def test_the_page_has_its_steps():
                if commands != blocks()[name]}
     assert changed == {'measurement', 'secret'}
     # Whatever the page shows as commands is one of them.
-    assert PAGE.read_text().count('code-block::') == len(blocks())
+    text = (documented.CHECKOUT / PAGE).read_text()
+    assert text.count('code-block::') == len(blocks())

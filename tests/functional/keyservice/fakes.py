@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                                 dict(urllib.parse.parse_qsl(url.query)),
                                 body)
 
-    do_GET = do_POST = _handle
+    do_GET = do_POST = do_PUT = do_DELETE = _handle
 
     def send(self, status, body=b'', media_type='application/json',
              headers=()):

@@ -12,7 +12,9 @@
 
 """A cloud for the openstack command: what it asks of other services, too."""
 
+import base64
 import dataclasses
+import json
 import uuid
 
 from tests.functional.keyservice import fakes
@@ -82,11 +84,18 @@ class Nova(fakes.Nova):
 
 
 class Barbican(fakes.Barbican):
-    """Lists secrets and shows who may read them; never for the payload."""
+    """Keeps secrets, and who may read them; never asked for the payload."""
 
     def __init__(self, cloud):
         super().__init__(cloud)
         self.names = {}
+
+    def _store(self, identity, members):
+        assert members['payload_content_encoding'] == 'base64'
+        secret_id = self.add(base64.b64decode(members['payload']),
+                             identity.project_id)
+        self.names[secret_id] = members['name']
+        return f'{self.url}/v1/secrets/{secret_id}'
 
     def respond(self, handler, path, query, body):
         identity = self.who(handler)
@@ -95,9 +104,22 @@ class Barbican(fakes.Barbican):
             handler.send(200, {'versions': {'values': [{
                 'id': 'v1', 'status': 'stable', 'links': [
                     {'rel': 'self', 'href': self.url + '/v1/'}]}]}})
+        elif identity is not None and handler.command == 'POST':
+            handler.send(201, {'secret_ref': self._store(
+                identity, json.loads(body))})
+        elif identity is not None and handler.command == 'PUT':
+            self.secrets[parts[2]].readers = set(
+                json.loads(body)['read']['users'])
+            handler.send(200, {'acl_ref': f'{self.url}{path}'})
+        elif identity is not None and handler.command == 'DELETE':
+            del self.secrets[parts[2]], self.names[parts[2]]
+            handler.send(204)
         elif identity is not None and parts == ['v1', 'secrets']:
             found = [{'secret_ref': f'{self.url}/v1/secrets/{secret_id}',
-                      'name': name, 'status': 'ACTIVE'}
+                      'name': name, 'status': 'ACTIVE', 'created': None,
+                      'updated': None, 'expiration': None, 'algorithm': None,
+                      'bit_length': None, 'mode': None, 'content_types': None,
+                      'secret_type': 'opaque'}
                      for secret_id, name in self.names.items()
                      if self.secrets[secret_id].project_id
                      == identity.project_id

@@ -89,7 +89,7 @@ def test_a_folder_that_is_not_there(mistake, keyservice, cloud):
 def test_a_server_that_was_not_launched(mistake, cloud):
     server_id = cloud.nova.add('p', 'host-1')
     cloud.nova.names['web'] = server_id
-    assert '"openstack server show web -c fault" may tell why' in mistake(
+    assert '"openstack server show web" may tell why' in mistake(
         'attestation', 'launch', 'show', 'web')
 
 

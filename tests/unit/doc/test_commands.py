@@ -43,15 +43,19 @@ class By:
         that has to do
     :ivar commands: regular expressions, each of whole commands
     :ivar page: only those of this page
+    :ivar inline: whether those in its text as well
     """
 
     who: str
     commands: tuple
     page: str | None = None
+    inline: bool = True
 
     def runs(self, command):
-        return self.page in (None, command.page) and any(
-            re.fullmatch(each, command.text) for each in self.commands)
+        return (self.page in (None, command.page)
+                and self.inline >= command.inline and any(
+                    re.fullmatch(each, command.text)
+                    for each in self.commands))
 
 
 _FUNCTIONAL = 'tests/functional'
@@ -80,8 +84,13 @@ RUN = (
        (r"pip install '?nova-sev-attest(\[[a-z,]+\])?'?",)),
     By(f'{_FUNCTIONAL}/packaging/conftest.py::built',
        ('tools/build.sh .*',)),
+    By(f'{_FUNCTIONAL}/osc/test_documentation.py::test_the_life_of_a_policy',
+       ('openstack attestation policy (set|unset) .*',),
+       'doc/source/user/index.rst'),
+    By('tests/lab/test_user_guide.py::test_it_goes_as_written', ('.*',),
+       'doc/source/user/index.rst', inline=False),
     By('tests/lab/test_walkthrough.py::test_it_goes_as_written', ('.*',),
-       'doc/source/owner/walkthrough.rst'),
+       'doc/source/owner/walkthrough.rst', inline=False),
     By('tests/lab/test_documentation.py::test_the_page_of_the_lab',
        ('source .lab/openrc .*', 'openstack server list',
         'tools/lab (status|stop|up barbican).*'), 'doc/source/lab.rst'),
@@ -95,9 +104,12 @@ ALIKE = (
        ('tools/demo.sh .*',)),
     By('tests/unit/lab/test_lab.py::test_reset_keeps_what_was_downloaded',
        ('tools/lab reset.*',)),
+    By(f'{_FUNCTIONAL}/osc/test_policies.py::test_list_show_delete',
+       ('openstack attestation policy list',)),
     By('tests/lab/test_user_actions.py::'
        'test_each_action_has_the_outcome_that_is_promised',
        ('openstack (compute service set|server evacuate) .*',
+        'openstack server reboot --hard web-1',
         'tools/lab stop nova-compute .*',
         'python -m tests.lab.user_actions')),
     By('tests/lab/test_crash_matrix.py::'
@@ -121,6 +133,8 @@ ALIKE = (
        'only', (r'ID=\$\(uuidgen\)', r'printf .* bao kv put .*')),
     By('tests/unit/benchmarks/test_core.py::test_command',
        ('python -m benchmarks.core',)),
+    By('tests/unit/benchmarks/test_start.py::test_every_figure_is_there',
+       ('python -m benchmarks.start',)),
     By('tests/unit/benchmarks/test_boot.py::'
        'test_pairs_are_compared_by_their_medians',
        ('python -m benchmarks.boot',)),
