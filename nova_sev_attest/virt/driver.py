@@ -18,6 +18,8 @@ else runs a guest. Servers that are not attested take Nova's own path.
 """
 
 import contextlib
+import functools
+import inspect
 
 from nova.compute import power_state
 from nova.compute import vm_states
@@ -58,6 +60,24 @@ _ENDED = frozenset([power_state.SHUTDOWN, power_state.CRASHED])
 EVENTS_TIMEOUT = 2.0
 
 
+def _awaited(name):
+    """Nova's method of this name, with _awaiting() around it.
+
+    With the signature that this version of Nova gives it.
+    """
+    novas = getattr(libvirt_driver.LibvirtDriver, name)
+    signature = inspect.signature(novas)
+
+    @functools.wraps(novas)
+    def method(self, *args, **kwargs):
+        given = signature.bind_partial(self, *args, **kwargs).arguments
+        with self._awaiting(given['instance']):
+            return getattr(super(LibvirtDriver, self), name)(*args, **kwargs)
+
+    method.__signature__ = signature
+    return method
+
+
 class LibvirtDriver(libvirt_driver.LibvirtDriver):
     """compute_driver = sev_attest.LibvirtDriver"""
 
@@ -88,9 +108,11 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         # one after another and answers nobody.
         self._startup.begin()
         super().init_host(host)
-        recovery.Recovery(
-            self._host, self._host_name, self._records,
-            self._report_left_over, CONF.sev_attest.report_timeout).run()
+        if guard.is_guarding(self._host):
+            recovery.Recovery(
+                self._host, self._host_name, self._records,
+                self._report_left_over,
+                CONF.sev_attest.report_timeout).run()
 
     def _report_left_over(self, identity, status, reason, deadline):
         self._get_transport().report_outcome(identity, status, reason,
@@ -258,23 +280,10 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 reason='its guest ended as soon as it ran')
         return info
 
-    def spawn(self, context, instance, *args, **kwargs):
-        with self._awaiting(instance):
-            super().spawn(context, instance, *args, **kwargs)
-
-    def _hard_reboot(self, context, instance, *args, **kwargs):
-        with self._awaiting(instance):
-            super()._hard_reboot(context, instance, *args, **kwargs)
-
-    def finish_migration(self, context, migration, instance, *args, **kwargs):
-        with self._awaiting(instance):
-            super().finish_migration(context, migration, instance, *args,
-                                     **kwargs)
-
-    def finish_revert_migration(self, context, instance, *args, **kwargs):
-        with self._awaiting(instance):
-            super().finish_revert_migration(context, instance, *args,
-                                            **kwargs)
+    spawn = _awaited('spawn')
+    finish_migration = _awaited('finish_migration')
+    finish_revert_migration = _awaited('finish_revert_migration')
+    _hard_reboot = _awaited('_hard_reboot')
 
     @contextlib.contextmanager
     def _awaiting(self, instance):
@@ -419,11 +428,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         """Whether the server, or the domain it has, runs attested only."""
         if scope.is_attested(instance, CONF.sev_attest.mode):
             return True
-        try:
-            guest = self._host.get_guest(instance)
-        except exception.InstanceNotFound:
-            return False
-        return isinstance(guest, guard.GuardedGuest) and guest.is_guarded()
+        return (guard.is_guarding(self._host) and
+                self._host.is_guarded(instance))
 
     def _refuse_if_attested(self, instance, operation):
         if self._is_attested(instance):

@@ -51,7 +51,7 @@ class GuardedGuest(libvirt_guest.Guest):
         One that was defined for attestation is, whatever became of its
         definition, and in required mode every one with encrypted memory.
         """
-        return _is_guarded(self._encoded_xml)
+        return _is_guarded(self._domain.XMLDesc(0))
 
     def launch(self, pause=False):
         """Start the domain; a guarded one paused, and by permit only.
@@ -136,18 +136,19 @@ def guard_guest(guest, permits):
     :returns: the same guest
     :raises RuntimeError: it is of a class that cannot be guarded
     """
-    if _is_exactly(guest, libvirt_guest.Guest, GuardedGuest):
+    if _is_exactly(guest, GuardedGuest):
         guest.__class__ = GuardedGuest
         guest._permits = permits
     return guest
 
 
-def _is_exactly(thing, novas, ours):
+def _is_exactly(thing, ours):
     """Whether it is Nova's and to be guarded; not so a test's stand-in.
 
+    :param ours: the guarding class, which Nova's is the base of
     :raises RuntimeError: it is neither Nova's, nor ours, nor a stand-in
     """
-    kind = type(thing)
+    kind, novas = type(thing), ours.__base__
     if issubclass(kind, novas) and kind is not novas and (
             not issubclass(kind, ours)):
         raise RuntimeError(
@@ -184,6 +185,16 @@ class GuardedHost(libvirt_host.Host):
         return self._guarded(super().write_instance_config(
             domain_xml.unreleased(xml)))
 
+    def is_guarded(self, instance):
+        """Whether a server's domain may run attested only.
+
+        :returns: also False where this host has none
+        """
+        try:
+            return _is_guarded(self._get_domain(instance).XMLDesc(0))
+        except exception.InstanceNotFound:
+            return False
+
     @contextlib.contextmanager
     def permit_start(self, uuid):
         """Let a guarded domain be started, once and paused."""
@@ -194,11 +205,16 @@ class GuardedHost(libvirt_host.Host):
             self._attestation_permits.discard(uuid)
 
 
+def is_guarding(host):
+    """Whether guard_host() made it so: all but a test's stand-in."""
+    return isinstance(host, GuardedHost)
+
+
 def guard_host(host):
     """Make Nova's Host a GuardedHost in place.
 
     :raises RuntimeError: it is of a class that cannot be guarded
     """
-    if _is_exactly(host, libvirt_host.Host, GuardedHost):
+    if _is_exactly(host, GuardedHost):
         host.__class__ = GuardedHost
         host._attestation_permits = set()

@@ -34,9 +34,16 @@ MODE_SPEC = 'sev_attest:mode'
 #: Image property by which an image's owner does.
 MODE_PROPERTY = 'sev_attest_mode'
 
+_FLAVOR_SPEC = 'hw:mem_encryption'
+_IMAGE_PROPERTY = f'{utils.SM_IMAGE_PROP_PREFIX}hw_mem_encryption'
+
 
 def demanded_technology(instance):
     """The memory encryption that flavor and image demand, None for none."""
+    # Most servers' neither says a word of it.
+    if not (_FLAVOR_SPEC in instance.flavor.get('extra_specs', {}) or
+            _IMAGE_PROPERTY in instance.system_metadata):
+        return None
     image = instance.image_meta
     config = hardware.get_mem_encryption_constraint(
         instance.flavor, image, libvirt_utils.get_machine_type(image))

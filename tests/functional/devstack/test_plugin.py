@@ -307,7 +307,7 @@ def _answer(url):
     for _ in range(200):
         try:
             return requests.get(url, timeout=5).status_code
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.1)
     raise AssertionError(f'{url} does not answer')
 

@@ -55,7 +55,9 @@ def make_instance(extra_specs=None, image=None, metadata=None,
     properties.update(image or {})
     return types.SimpleNamespace(
         uuid=UUID, name='instance-1', metadata=metadata or {},
-        system_metadata=system_metadata or {},
+        # Where Nova keeps what the image said.
+        system_metadata={f'image_{name}': value for name, value
+                         in properties.items()} | (system_metadata or {}),
         flavor=objects.Flavor(name='f', extra_specs=extra_specs or {}),
         image_meta=objects.ImageMeta.from_dict({
             'id': UUID, 'name': 'i', 'properties': properties}))
