@@ -100,6 +100,8 @@ RUN = (
 ALIKE = (
     By(f'{_FUNCTIONAL}/trust/test_manage.py::test_all',
        ('nova-sev-attest-manage amd-root fetch .*',)),
+    By(f'{_FUNCTIONAL}/devstack/test_plugin.py::test_accounts_and_endpoint',
+       ('openstack (user|role|service|endpoint) (create|add|show) .*',)),
     By('tests/lab/test_demo.py::test_the_demo_holds',
        ('tools/demo.sh .*',)),
     By('tests/unit/lab/test_lab.py::test_reset_keeps_what_was_downloaded',
@@ -146,6 +148,7 @@ UNTESTED = (
     By('installs from a package index', ('tools/sbom.sh .*',)),
     By('takes hours at this size', ('python -m benchmarks.keyservice .*',)),
     By('says what not to do', ('pip (un)?install( -e| --target)?',)),
+    By('is others\' work', ('pip install uwsgi',)),
 )
 
 
