@@ -42,20 +42,17 @@ class By:
     :ivar who: a test, as pytest names it; or for ALIKE and UNTESTED why
         that has to do
     :ivar commands: regular expressions, each of whole commands
-    :ivar page: only those of this page
-    :ivar inline: whether those in its text as well
+    :ivar page: only those in blocks of this page
     """
 
     who: str
     commands: tuple
     page: str | None = None
-    inline: bool = True
 
     def runs(self, command):
-        return (self.page in (None, command.page)
-                and self.inline >= command.inline and any(
-                    re.fullmatch(each, command.text)
-                    for each in self.commands))
+        where = None if command.inline else command.page
+        return self.page in (None, where) and any(
+            re.fullmatch(each, command.text) for each in self.commands)
 
 
 _FUNCTIONAL = 'tests/functional'
@@ -88,12 +85,12 @@ RUN = (
        ('openstack attestation policy (set|unset) .*',),
        'doc/source/user/index.rst'),
     By('tests/lab/test_user_guide.py::test_it_goes_as_written', ('.*',),
-       'doc/source/user/index.rst', inline=False),
+       'doc/source/user/index.rst'),
     By('tests/lab/test_walkthrough.py::test_it_goes_as_written', ('.*',),
-       'doc/source/owner/walkthrough.rst', inline=False),
+       'doc/source/owner/walkthrough.rst'),
     By('tests/lab/test_documentation.py::test_the_page_of_the_lab',
        ('source .lab/openrc .*', 'openstack server list',
-        'tools/lab (status|stop|up barbican).*'), 'doc/source/lab.rst'),
+        'tools/lab (status|stop|up barbican).*')),
     By('tests/lab/conftest.py::layout', ('tools/lab (up|down)( +#.*)?',)),
 )
 #: Commands whose work tests do by what lies beneath the command.
@@ -325,6 +322,18 @@ def test_who_runs_it_is_there(by):
                          ids=lambda by: by.who)
 def test_what_it_runs_is_there(by):
     assert any(by.runs(command) for command in documented.commands())
+
+
+@pytest.mark.parametrize('path', sorted(
+    (documented.CHECKOUT / 'nova_sev_attest/osc').glob('*.py')),
+    ids=lambda path: path.name)
+def test_what_the_client_advises_is_a_command(path):
+    """In its messages and its help, where commands are quoted."""
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Constant)
+             and isinstance(node.value, str)]
+    for words in re.findall(r'"openstack ([a-z -]+)', '\n'.join(texts)):
+        assert _longest(_openstack_commands(), words.split()), words
 
 
 def test_tools_that_are_named_are_there():
