@@ -68,7 +68,7 @@ def _value(column, number):
     if kind is datetime.datetime:
         return datetime.datetime(2030, 1, 1)
     if kind is bytes:
-        return bytes([number]) * 32
+        return bytes([number]) * (getattr(column.type, 'length', None) or 32)
     return {int: number, bool: True}.get(kind, str(number))
 
 
