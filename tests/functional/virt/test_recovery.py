@@ -25,6 +25,7 @@ import pytest
 
 from nova_sev_attest.virt import steps
 from tests.functional.virt import base
+from tests.functional.virt import keyservice
 
 # Every moment of a launch: before each step, and after the last.
 MOMENTS = [(step, 'before') for step in (
@@ -246,6 +247,22 @@ class StartingTest(base.SevTestCase):
         self._wait_for_state_change(self.server, 'RESCUE')
         with self.one_launch(self.server, after=['destroy']):
             self.act(self.server, 'unrescue', 'ACTIVE')
+        self.assertEqual(['boot', 'rescue', 'rescue', 'boot'],
+                         self.purposes(self.server))
+
+    def test_denied_resume_of_a_rescued_server(self):
+        self.act(self.server, 'rescue', 'RESCUE',
+                 rescue_image_ref=self.sev_image)
+        self._lose_power()
+        self.refuse('evidence', keyservice.refusal(
+            403, 'attestation.purpose_not_allowed', 'It is a boot.'))
+        self.restart_compute_service('compute1')
+        self._wait_for_server_parameter(
+            self.server, {'status': 'ERROR', 'OS-EXT-STS:task_state': None},
+            wait_for_fault_key=False)
+        self.refuse(None, None)
+        with self.one_launch(self.server):
+            self.act(self.server, 'reboot', 'ACTIVE', type='HARD')
         self.assertEqual(['boot', 'rescue', 'rescue', 'boot'],
                          self.purposes(self.server))
 
