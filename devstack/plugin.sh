@@ -114,6 +114,12 @@ function configure_attestation_keyservice {
     if is_service_enabled attestation-rpc; then
         iniset_rpc_backend nova "$ATTESTATION_CONF"
     fi
+    if [ "$(trueorfalse False ATTESTATION_NOTIFICATIONS)" = True ]; then
+        iniset_rpc_backend nova "$ATTESTATION_CONF" \
+            oslo_messaging_notifications
+        iniset "$ATTESTATION_CONF" oslo_messaging_notifications driver \
+            messagingv2
+    fi
     if _attestation_is_emulated; then
         iniset "$ATTESTATION_CONF" trust extra_anchors \
             "emulated=$ATTESTATION_PLATFORM_KEYS/ask_ark.cert"

@@ -117,6 +117,7 @@ def _run(layout, services, *functions, **variables):
             'ATTESTATION_PLATFORM': 'emulated',
             'ATTESTATION_PLATFORM_KEYS': layout.emulator,
             'ATTESTATION_TRANSPORT': layout.transport,
+            'ATTESTATION_NOTIFICATIONS': True,
             'ATTESTATION_SERVICE_URL': layout.url('attestation'),
         } | variables
         done = subprocess.run(

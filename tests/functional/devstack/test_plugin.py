@@ -179,6 +179,17 @@ def test_configuration_of_the_key_service(controller):
     assert list((folder / 'audit-keys').iterdir())
 
 
+def test_notifications(tmp_path):
+    stack = Stack(tmp_path, 'key,attestation-api')
+    stack.phase('stack', 'post-config')
+    assert 'oslo_messaging_notifications' not in read(stack.conf)
+    stack.environment['ATTESTATION_NOTIFICATIONS'] = 'True'
+    stack.phase('stack', 'post-config')
+    assert dict(read(stack.conf)['oslo_messaging_notifications']) == {
+        'driver': 'messagingv2',
+        'transport_url': 'rabbit://stackrabbit:word@127.0.0.1/'}
+
+
 def test_roots_that_cannot_be_had_stop_devstack(controller):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
