@@ -87,9 +87,14 @@ class SevTestCase(base.ServersTestBase):
             'nova.tests.fixtures.conf.paths.state_path_def',
             lambda *parts: os.path.join(sys.prefix, *parts)))
         super().setUp()
+        connection = fakelibvirt.virConnect
         self.useFixture(fixtures.MockPatchObject(
-            fakelibvirt.virConnect, '_domain_capability_features',
-            new=fakelibvirt.virConnect._domain_capability_features_with_SEV))
+            connection, '_domain_capability_features',
+            # Nova 33 has one without numbers of guests, too.
+            new=getattr(
+                connection,
+                '_domain_capability_features_with_SEV_max_guests',
+                connection._domain_capability_features_with_SEV)))
         # What the kernel says that it can, in Nova's words.
         self.kernel_models = {'sev'}
         self.useFixture(fixtures.MonkeyPatch(
