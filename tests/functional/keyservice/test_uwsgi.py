@@ -72,6 +72,14 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(self.output)
 
+    def wait_until_said(self, text):
+        """Wait for its log, which it writes after it has answered."""
+        for _ in range(200):
+            if text in self.output:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f'{text!r} is not in {self.output}')
+
     def workers(self):
         """Process ids of the workers."""
         pid = self.process.pid
@@ -116,7 +124,7 @@ def test_whole_launch(server, keyservice):
     assert answer.status_code == 200
     assert harness.PASSPHRASE in host.inject(
         answer.json()['release'], evidence).values()
-    assert f'"PUT {host.path}/evidence HTTP/1.1" 200' in server.output
+    server.wait_until_said(f'"PUT {host.path}/evidence HTTP/1.1" 200')
     assert host.token not in server.output
     assert host.api.token not in server.output
 
