@@ -45,6 +45,7 @@ IMAGE_PROPERTIES = {
     # The guest has nothing to save and does not listen for a power button.
     'os_shutdown_timeout': '0',
 }
+_REPORT_SECONDS = 5
 _POLL = 0.3
 
 
@@ -272,9 +273,18 @@ class Owner:
             time.sleep(_POLL)
 
     def launches(self, server):
-        """The key service's records of a server's boots, oldest first."""
-        found, _ = self.attestation.launches.list(server_id=server)
-        return sorted(found, key=lambda launch: launch['created_at'])
+        """The key service's records of a server's boots, oldest first.
+
+        That a guest runs is reported a moment after its server is ACTIVE;
+        so much is waited for.
+        """
+        deadline = time.monotonic() + _REPORT_SECONDS
+        while True:
+            found, _ = self.attestation.launches.list(server_id=server)
+            if (time.monotonic() > deadline or
+                    'released' not in [one['status'] for one in found]):
+                return sorted(found, key=lambda launch: launch['created_at'])
+            time.sleep(_POLL)
 
     def delete_server(self, server, seconds=60):
         """Delete a server and wait until it is gone."""

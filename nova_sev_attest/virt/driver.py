@@ -20,6 +20,7 @@ else runs a guest. Servers that are not attested take Nova's own path.
 import contextlib
 import functools
 import inspect
+import threading
 
 from nova.compute import power_state
 from nova.compute import vm_states
@@ -58,6 +59,8 @@ TRANSPORTS = 'nova_sev_attest.transports'
 _ENDED = frozenset([power_state.SHUTDOWN, power_state.CRASHED])
 # Seconds that a boot waits for its last action events to be written.
 EVENTS_TIMEOUT = 2.0
+# Begins the names of threads that tell of guests that run.
+TELLING = 'sev-attest-tell-'
 
 
 def _awaited(name):
@@ -76,6 +79,15 @@ def _awaited(name):
 
     method.__signature__ = signature
     return method
+
+
+def _tell(launch):
+    try:
+        steps.ReportRunning().execute(launch)
+    except Exception:
+        LOG.exception('Launch %s: that its guest runs could not be told',
+                      launch.identity.id, instance=launch.instance)
+    launch.events.close(EVENTS_TIMEOUT)
 
 
 class LibvirtDriver(libvirt_driver.LibvirtDriver):
@@ -182,9 +194,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 launch.run(steps.OpenLaunch(), steps.StartPaused(),
                            steps.SendEvidence(), steps.Inject())
                 if not pause:
-                    launch.run(steps.Resume(), steps.ReportRunning())
-                    self._end(launch)
-                return launch
+                    launch.run(steps.Resume())
+                break
             except BaseException as failure:
                 self._end(launch)
                 self._startup.failed(failure)
@@ -195,6 +206,9 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                                 'more.', instance=instance)
                     continue
                 faults.raise_for_nova(failure, instance.uuid, launch)
+        if not pause:
+            self._runs(launch)
+        return launch
 
     def _new_launch(self, context, domain, technology, instance, start):
         settings = CONF.sev_attest
@@ -237,6 +251,21 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             self._watch.left(launch)
         launch.events.close(EVENTS_TIMEOUT)
 
+    def _runs(self, launch):
+        """See off a launch whose guest runs.
+
+        No server waits until that is told. Should nova-compute die before,
+        the launch's record has recovery tell it.
+        """
+        self._launches.pop(launch.instance.uuid, None)
+        thread = threading.Thread(target=_tell, args=(launch,), daemon=True,
+                                  name=f'{TELLING}{launch.identity.id}')
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads: it waits after all.
+            _tell(launch)
+
     def _platform_changed(self, failure, launch):
         """Whether a launch was refused for a platform that is no more."""
         if not (platform_errors.refusal_of(failure) or isinstance(
@@ -261,8 +290,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             raise
         launch = self._launches.get(instance.uuid)
         if launch is not None:
-            launch.run(steps.ReportRunning())
-            self._end(launch)
+            self._runs(launch)
         return guest
 
     # Nova waits without end for a guest to be running. One that ended before

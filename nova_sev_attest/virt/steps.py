@@ -14,9 +14,9 @@
 
 In this order, each with what undoes it: ask the key service for a session,
 start the guest paused, send what the platform measured, inject what was
-released, resume, report. Whatever fails, the steps begun so far are reverted
-from the last to the first: so the guest is destroyed before anything is
-reported about it.
+released, resume. Whatever fails, the steps begun so far are reverted from the
+last to the first: so the guest is destroyed before anything is reported about
+it. That a guest runs is reported at last, and no server waits for it.
 """
 
 import abc
@@ -292,7 +292,10 @@ class Resume(Step):
 
 
 class ReportRunning(Step):
-    """Tell the key service that the guest runs."""
+    """Tell the key service that the guest runs; apart, and never reverted.
+
+    The record of a launch that cannot be told of stays, for recovery.
+    """
 
     def execute(self, launch):
         launch.log('guest runs')
@@ -300,7 +303,7 @@ class ReportRunning(Step):
         launch.records.close(launch.instance.uuid, launch.identity.id)
 
     def revert(self, launch, failure):
-        """Nothing: OpenLaunch reports the failure."""
+        """Nothing: the guest runs, attested."""
 
 
 def _report(launch, status, reason):

@@ -16,6 +16,7 @@ import contextlib
 import copy
 import os
 import sys
+import threading
 import time
 from unittest import mock
 
@@ -32,6 +33,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 from oslo_utils import versionutils
 
 from nova_sev_attest.virt import conf
+from nova_sev_attest.virt import driver as attest_driver
 from tests.functional.virt import fakes
 from tests.functional.virt import keyservice
 
@@ -166,9 +168,18 @@ class SevTestCase(base.ServersTestBase):
         def look():
             return api.get_server(server['id'])
 
-        return self.wait_until(
+        shown = self.wait_until(
             lambda: self._shows(look(), expected_params, wait_for_fault_key),
             lambda: f'{expected_params} did not come: {look()}')
+        self.wait_until_told()
+        return shown
+
+    def wait_until_told(self):
+        """Wait until the key service knows of all guests that run."""
+        for thread in threading.enumerate():
+            if thread.name.startswith(attest_driver.TELLING):
+                thread.join(PATIENCE)
+                self.assertFalse(thread.is_alive())
 
     @staticmethod
     def _shows(server, expected, wait_for_fault_key):
