@@ -133,6 +133,16 @@ def boot(owner, project):
 
 
 @pytest.fixture
+def tampered(owner, guest, tmp_path):
+    """Images of a guest whose initramfs differs in one bit."""
+    changed = bytearray(guest.initramfs.read_bytes())
+    changed[-1] ^= 1
+    path = tmp_path / 'initramfs'
+    path.write_bytes(changed)
+    return owner.upload_guest('tampered', guest, initramfs=path)
+
+
+@pytest.fixture
 def assert_refused(owner, host):
     """Assert that a server never ran, and that nothing of it is left.
 
