@@ -12,6 +12,7 @@
 
 import contextlib
 import inspect
+import threading
 from unittest import mock
 
 from nova.compute import power_state
@@ -22,6 +23,7 @@ import stevedore
 
 from nova_sev_attest.virt import driver
 from nova_sev_attest.virt import exceptions
+from nova_sev_attest.virt import guard
 from tests.unit.virt import fakes
 
 INSTANCE = fakes.make_instance()
@@ -133,6 +135,65 @@ def test_what_a_guest_is_made_for(bare, method, arguments, state, purpose,
         getattr(bare, method)(None, instance, *arguments)
     assert seen == [(purpose, 'rescue')]
     assert bare._purpose_of(instance) == before and bare._purposes == {}
+
+
+class TestGuestThatRuns:
+    """That it does is told beside its server, and once."""
+
+    @pytest.fixture
+    def launch(self, bare):
+        launch = mock.Mock(instance=INSTANCE, report_timeout=30)
+        bare._launches = {INSTANCE.uuid: launch}
+        return launch
+
+    @staticmethod
+    def wait():
+        for thread in threading.enumerate():
+            if thread.name.startswith(driver.TELLING):
+                thread.join(30)
+                assert not thread.is_alive()
+
+    @staticmethod
+    def assert_told(bare, launch):
+        (report,) = launch.transport.report_outcome.call_args_list
+        assert report.args[:3] == (launch.identity, 'running', None)
+        launch.records.close.assert_called_once_with(
+            INSTANCE.uuid, launch.identity.id)
+        launch.events.close.assert_called_once_with(driver.EVENTS_TIMEOUT)
+        assert bare._launches == {}
+
+    def test_no_server_waits(self, bare, launch):
+        go_on = threading.Event()
+        launch.transport.report_outcome.side_effect = (
+            lambda *_: go_on.wait(30))
+        bare._runs(launch)
+        assert bare._launches == {}
+        launch.records.close.assert_not_called()
+        go_on.set()
+        self.wait()
+        self.assert_told(bare, launch)
+
+    def test_what_cannot_be_told_is_left_to_recovery(self, bare, launch):
+        launch.transport.report_outcome.side_effect = ValueError('x')
+        bare._runs(launch)
+        self.wait()
+        launch.records.close.assert_not_called()
+        launch.revert.assert_not_called()
+        launch.events.close.assert_called_once_with(driver.EVENTS_TIMEOUT)
+
+    def test_without_a_thread_it_is_told_all_the_same(self, bare, launch):
+        with mock.patch.object(threading.Thread, 'start',
+                               side_effect=RuntimeError('no more threads')):
+            bare._runs(launch)
+        self.assert_told(bare, launch)
+
+
+def test_domain_decides_where_the_server_demands_nothing(bare):
+    """Its property may be gone; what it was defined for stays."""
+    bare._host = mock.Mock(spec=guard.GuardedHost)
+    for guarded in (True, False):
+        bare._host.is_guarded.return_value = guarded
+        assert bare._is_attested(INSTANCE) is guarded
 
 
 def test_attester_that_cannot_be_loaded_stops_the_driver():

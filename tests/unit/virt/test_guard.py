@@ -187,6 +187,16 @@ def test_host_finds_a_guest_by_its_server(host):
         assert host.find_guest('u') is None
 
 
+def test_host_knows_whose_domain_is_guarded(host):
+    with mock.patch.object(libvirt_host.Host, '_get_domain') as get:
+        for domain, guarded in ((marked(), True), (fakes.Domain(
+                fakes.PLAIN_DOMAIN), False)):
+            get.return_value = domain
+            assert host.is_guarded(None) is guarded
+        get.side_effect = exception.InstanceNotFound(instance_id='u')
+        assert not host.is_guarded(None)
+
+
 def test_permit_ends_with_its_block(host):
     with mock.patch.object(libvirt_host.Host, 'get_guest',
                            return_value=libvirt_guest.Guest(fakes.Domain())):
