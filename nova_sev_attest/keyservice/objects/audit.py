@@ -17,6 +17,8 @@ that its sequence has no gaps. Call it last: what else the transaction locks
 is locked by then, and several projects are locked in the order of their ids.
 """
 
+import functools
+
 from oslo_utils import timeutils
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -49,12 +51,16 @@ def _made(cls, row):
     return cls(**columns)
 
 
-def _find_point(session, model, project_id, lock=False):
+@functools.cache
+def _points(model, lock):
     query = sa.select(*_columns(model, _POINT_COLUMNS)).where(
-        model.project_id == project_id)
-    if lock:
-        query = query.with_for_update()
-    row = session.execute(query).one_or_none()
+        model.project_id == sa.bindparam('wanted'))
+    return query.with_for_update() if lock else query
+
+
+def _find_point(session, model, project_id, lock=False):
+    row = session.execute(_points(model, lock),
+                          {'wanted': project_id}).one_or_none()
     return row and _made(chain.Point, row)
 
 

@@ -200,23 +200,27 @@ class Launch:
 
 
 # What is in no Launch: looked at seldom, and large.
-_APART = [orm.defer(column) for column in (
-    models.Launch.platform_pdh, models.Launch.platform_cert_chain,
-    models.Launch.platform_signed_cek, models.Launch.evidence,
-    models.Launch.claims)]
+_APART = ('platform_pdh', 'platform_cert_chain', 'platform_signed_cek',
+          'evidence', 'claims')
 _NOT_COLUMNS = frozenset((
     'platform_api', 'release', 'verdict', 'reason_owner', 'time_left'))
 
 
-def _select():
-    return sa.select(models.Launch).options(*_APART)
+# Made once, as what makes a statement of so many columns takes longer than
+# what runs it; and of the table, not the model, whose objects nobody needs.
+# Each row comes with the time that it was read at.
+_COLUMNS = models.Launch.__table__.columns
+_SELECT = sa.select(
+    *(column for column in _COLUMNS if column.name not in _APART),
+    clock.now().label('read_at'))
+_BY_ID = _SELECT.where(_COLUMNS.id == sa.bindparam('wanted'))
+_OPEN_FOR = _SELECT.where(_COLUMNS.open_for == sa.bindparam('wanted'))
 
 
-def _launches(session, query):
-    """The launches that a query of _select() finds."""
-    now = clock.read(session)
-    return [Launch._from_row(row, now) for row in session.scalars(
-        query.execution_options(populate_existing=True))]
+def _launches(session, query, **values):
+    """The launches that a query made of _SELECT finds."""
+    return [Launch._from_row(row, row.read_at)
+            for row in session.execute(query, values)]
 
 
 def _change(session, launch, /, *conditions, **values):
@@ -245,7 +249,7 @@ def _close(session, launch, status, /, *conditions, **values):
 
 def find(session, launch_id):
     """The launch, or None."""
-    found = _launches(session, _select().where(models.Launch.id == launch_id))
+    found = _launches(session, _BY_ID, wanted=launch_id)
     return found[0] if found else None
 
 
@@ -264,8 +268,7 @@ def get(session, launch_id, project_id=None):
 
 def find_open(session, server_id):
     """The open launch of a server, or None."""
-    found = _launches(session, _select().where(
-        models.Launch.open_for == server_id))
+    found = _launches(session, _OPEN_FOR, wanted=server_id)
     return found[0] if found else None
 
 
@@ -311,7 +314,10 @@ def page(session, limit, visible_to=None, sort=None, marker=None,
     :param equal: values that columns must have, by their names
     :returns: (list of Launch, whether more follow)
     """
-    query = paging.restrict(_select(), models.Launch.created_at, created_at)
+    query = paging.restrict(
+        sa.select(models.Launch).options(*(
+            orm.defer(getattr(models.Launch, name)) for name in _APART)),
+        models.Launch.created_at, created_at)
     if visible_to is not None:
         query = query.where(models.Launch.project_id == visible_to)
     for name, value in equal.items():
@@ -460,19 +466,18 @@ def close_all_of_policy(session, policy_id, code, detail):
         locked
     :returns: list of Launch, as they were before
     """
-    found = _launches(session, _select().where(
-        models.Launch.policy_id == policy_id, models.Launch.status.in_(OPEN))
-        .order_by(models.Launch.id).with_for_update())
+    found = _launches(session, _SELECT.where(
+        _COLUMNS.policy_id == policy_id, _COLUMNS.status.in_(OPEN))
+        .order_by(_COLUMNS.id).with_for_update())
     return [launch for launch in found
             if deny(session, launch, code, detail)]
 
 
 def overdue(session, limit):
     """Open launches that have outlived their time, the oldest first."""
-    return _launches(session, _select().where(
-        models.Launch.status.in_(OPEN),
-        models.Launch.expires_at <= clock.now())
-        .order_by(models.Launch.expires_at).limit(limit))
+    return _launches(session, _SELECT.where(
+        _COLUMNS.status.in_(OPEN), _COLUMNS.expires_at <= clock.now())
+        .order_by(_COLUMNS.expires_at).limit(limit))
 
 
 def expire(session, launch):

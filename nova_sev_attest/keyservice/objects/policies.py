@@ -187,6 +187,26 @@ def _row(session, project_id, policy_id):
     return row
 
 
+def _find(session, *conditions, revision=None):
+    """The policy that conditions single out, or None.
+
+    :raises NotFound: it has no such revision
+    """
+    number = models.Policy.revision if revision is None else revision
+    found = session.execute(
+        sa.select(models.Policy, models.PolicyRevision)
+        .outerjoin(models.PolicyRevision, sa.and_(
+            models.PolicyRevision.policy_id == models.Policy.id,
+            models.PolicyRevision.revision == number))
+        .where(*conditions)).one_or_none()
+    if found is None:
+        return None
+    row, stored = found
+    if stored is None:
+        raise _no_revision(row, revision)
+    return _of_revision(row, stored)
+
+
 def _not_found(policy_id):
     return errors.NotFound('policy_not_found',
                            f'The project has no policy {policy_id}.')
@@ -209,17 +229,18 @@ def _of_revision(row, stored):
         revoked_at=row.revoked_at, release_count=row.release_count)
 
 
-def _load(session, row, revision=None):
-    number = row.revision if revision is None else revision
-    stored = session.scalars(sa.select(models.PolicyRevision).where(
-        models.PolicyRevision.policy_id == row.id,
-        models.PolicyRevision.revision == number)).one_or_none()
-    if stored is None:
-        raise errors.NotFound(
-            'policy_revision_not_found',
-            f'Policy {row.id} has no revision {number}; its current one is '
-            f'{row.revision}.')
-    return _of_revision(row, stored)
+def _no_revision(row, number):
+    return errors.NotFound(
+        'policy_revision_not_found',
+        f'Policy {row.id} has no revision {number}; its current one is '
+        f'{row.revision}.')
+
+
+def _load(session, row):
+    return _of_revision(row, session.scalars(
+        sa.select(models.PolicyRevision).where(
+            models.PolicyRevision.policy_id == row.id,
+            models.PolicyRevision.revision == row.revision)).one())
 
 
 def get(session, project_id, policy_id, revision=None):
@@ -227,7 +248,11 @@ def get(session, project_id, policy_id, revision=None):
 
     :raises NotFound: the project has no such policy, or it no such revision
     """
-    return _load(session, _row(session, project_id, policy_id), revision)
+    found = _find(session, models.Policy.project_id == project_id,
+                  models.Policy.id == policy_id, revision=revision)
+    if found is None:
+        raise _not_found(policy_id)
+    return found
 
 
 def get_locked(session, project_id, policy_id):
@@ -261,10 +286,8 @@ def page_of_revisions(session, project_id, policy_id, limit, sort=None,
 
 def find_by_name(session, project_id, name):
     """The project's policy of this name, or None."""
-    row = session.scalars(sa.select(models.Policy).where(
-        models.Policy.project_id == project_id,
-        models.Policy.name == name)).one_or_none()
-    return row and _load(session, row)
+    return _find(session, models.Policy.project_id == project_id,
+                 models.Policy.name == name)
 
 
 def find_by_id(session, project_id, policy_id, revision=None):
@@ -277,9 +300,7 @@ def find_by_id(session, project_id, policy_id, revision=None):
 
 def find_default(session, project_id):
     """The project's default policy, or None."""
-    row = session.scalars(sa.select(models.Policy).where(
-        models.Policy.default_of == project_id)).one_or_none()
-    return row and _load(session, row)
+    return _find(session, models.Policy.default_of == project_id)
 
 
 def page(session, project_id, limit, sort=None, marker=None, name=None,
