@@ -12,6 +12,7 @@
 
 import logging
 
+from oslo_context import fixture as context_fixture
 import pytest
 import sqlalchemy as sa
 
@@ -37,6 +38,13 @@ def _log_of_its_own():
         handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _context_of_its_own():
+    """Have no test see the request of another, which a thread remembers."""
+    with context_fixture.ClearRequestContext():
+        yield
 
 
 @pytest.fixture(scope='session')
