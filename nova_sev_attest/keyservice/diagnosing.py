@@ -32,10 +32,11 @@ MAX_POLICIES = 100
 MAX_FIRMWARES = 8
 
 
-def gather(session, launch, fingerprint, images, evidence):
+def gather(session, parsed, launch, fingerprint, images, evidence):
     """Read what the search may look at.
 
     :param session: database session
+    :param parsed: objects.firmwares.Parsed
     :param launch: Launch that was denied
     :param fingerprint: SHA-256 that names its evidence
     :param images: {SHA-256: Firmware} of its policy
@@ -48,8 +49,8 @@ def gather(session, launch, fingerprint, images, evidence):
         evidence.measure + evidence.mnonce: f'launch {earlier}'}
     registered, _ = firmwares.page(session, launch.project_id, MAX_FIRMWARES)
     names = {row.sha256: 'registered' for row in registered}
-    others = firmwares.load(session, launch.project_id,
-                            [name for name in names if name not in images])
+    others = parsed.load(session, launch.project_id,
+                         [name for name in names if name not in images])
     return ((*images.values(), *others.values()),
             _known(session, launch.project_id, names, measured))
 

@@ -46,17 +46,17 @@ class Engine:
 
     def create(self, launch_id, token, request):
         """See Beginning.create()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._beginning.create(launch_id, token, request)
 
     def evidence(self, launch_id, token, evidence, claims):
         """See Verifying.evidence()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._verifying.evidence(launch_id, token, evidence, claims)
 
     def outcome(self, launch_id, token, status, reason):
         """See Ending.outcome()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._ending.outcome(launch_id, token, status, reason)
 
     def wait(self, launch, seconds):
@@ -73,17 +73,17 @@ class Engine:
 
     def upload_session(self, project_id, launch_id, uploaded):
         """See Owning.session()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._owning.session(project_id, launch_id, uploaded)
 
     def upload_secret(self, context, launch_id, uploaded):
         """See Owning.secret()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._owning.secret(context, launch_id, uploaded)
 
     def decide(self, context, launch_id, action, reason):
         """See Deciding.decide()."""
-        self.sweep()
+        self._expiring.sweep_along()
         return self._deciding.decide(context, launch_id, action, reason)
 
     def events(self, project_id, launch_id):

@@ -20,7 +20,9 @@ from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
 from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.db import clock
 from nova_sev_attest.keyservice.engine import details
+from nova_sev_attest.keyservice.engine import expiring
 from nova_sev_attest.keyservice.engine import limiting
 from nova_sev_attest.keyservice.engine import lookup
 from nova_sev_attest.keyservice.engine import platforms
@@ -79,8 +81,10 @@ class Beginning:
         token_hash = requests.hash_token(token)
         with self._parts.database.reader() as session:
             launch = launches.find(session, launch_id)
+            old = launches.find_open(session, request['server_id'])
         if launch is None:
-            launch = self._begin(launch_id, token_hash, fingerprint, request)
+            launch = self._begin(launch_id, token_hash, fingerprint, request,
+                                 old)
             if launch is not None:
                 self._parts.sightings.began(launch)
                 LOG.info(
@@ -106,9 +110,10 @@ class Beginning:
             raise requests.closed(launch)
         return launch, False
 
-    def _begin(self, launch_id, token_hash, fingerprint, request):
+    def _begin(self, launch_id, token_hash, fingerprint, request, old):
         """Begin a launch.
 
+        :param old: the server's open Launch, or None
         :returns: Launch, None when one with its id was begun meanwhile
         """
         try:
@@ -147,17 +152,17 @@ class Beginning:
                     'host_mismatch',
                     f'Server {server.id} is not on host {request["host"]}, '
                     f'nor on its way there.')
-            policy = self._select_policy(server)
+            policy, now = self._select_policy(server)
             launch = dataclasses.replace(
                 launch, policy_id=policy.id, policy_revision=policy.revision,
                 verifier=policy.content.verifier,
                 approval=policy.content.approval)
-            self._limiting.check(launch)
+            self._limiting.hold(launch, policy, now)
             platform, signed_cek = self._platforms.admit(
                 request, policy.content, certificates, server.project_id)
             return self._insert(
                 self._with_session(launch, platform, policy.content),
-                dataclasses.replace(shown, signed_cek=signed_cek))
+                dataclasses.replace(shown, signed_cek=signed_cek), old)
         except errors.Denied as denial:
             self._refuse(launch, denial)
             raise
@@ -206,35 +211,30 @@ class Beginning:
             entry.record_launch('launch.denied', launch,
                                 reason_code=launch.reason_code)
 
-    def _insert(self, launch, shown):
+    def _insert(self, launch, shown, old):
         """Store a launch, in the place of the server's open one.
 
+        :param old: the latter as it was a moment ago, or None
         :returns: Launch, None when its id is there already
         :raises Denied: the policy was withdrawn at this very moment
         """
         for _ in range(_INSERT_ATTEMPTS):
             try:
-                return self._insert_once(launch, shown)
+                return self._insert_once(launch, shown, old)
             except (_Overtaken, db_exc.DBDuplicateEntry):
                 with self._parts.database.reader() as session:
                     if launches.find(session, launch.id) is not None:
                         return None
-                # Another launch of the server came at this very moment;
-                # the next attempt supersedes it.
+                    # Another launch of the server came at this very moment;
+                    # the next attempt supersedes it.
+                    old = launches.find_open(session, launch.server_id)
         raise requests.busy()
 
     @db_api.retried
-    def _insert_once(self, launch, shown):
-        with self._parts.database.reader() as session:
-            old = launches.find_open(session, launch.server_id)
+    def _insert_once(self, launch, shown, old):
         with self._parts.journal.writer() as entry:
             if old is not None:
-                if old.id == launch.id or not launches.supersede(
-                        entry.session, old):
-                    raise _Overtaken
-                entry.record_launch(
-                    'launch.superseded', old, superseded_by=launch.id,
-                    reason_code='attestation.superseded')
+                self._close(entry, old, launch)
             launch = launches.create(
                 entry.session, launch, shown,
                 self._owner_expiry if launch.waiting_for else self._expiry)
@@ -245,26 +245,49 @@ class Beginning:
                                 **details.of_platform(launch))
         return launch
 
+    @staticmethod
+    def _close(entry, old, launch):
+        """Close a server's open launch for a newer one.
+
+        :raises _Overtaken: it changed since it was looked at
+        """
+        if old.id == launch.id:
+            raise _Overtaken
+        if old.is_overdue:
+            if not expiring.expire(entry, old):
+                raise _Overtaken
+            return
+        if not launches.supersede(entry.session, old):
+            raise _Overtaken
+        entry.record_launch(
+            'launch.superseded', old, superseded_by=launch.id,
+            reason_code='attestation.superseded')
+
     def _select_policy(self, server):
+        """The policy that a server is launched under.
+
+        :returns: (Policy, the database's time when it was read)
+        :raises Denied: there is none
+        """
         with self._parts.database.reader() as session:
+            now = clock.read(session)
             if server.policy is None:
                 policy = policies.find_default(session, server.project_id)
-                if policy is None:
-                    raise errors.Denied(
-                        'policy_missing',
-                        f'no attestation policy: set server property '
-                        f'attestation_policy or make one of project '
-                        f'{server.project_id}\'s policies the default')
-                return policy
-            # A name cannot look like an id.
-            policy = (policies.find_by_name(session, server.project_id,
-                                            server.policy)
-                      or policies.find_by_id(session, server.project_id,
-                                             server.policy))
-        if policy is None:
+            else:
+                # A name cannot look like an id.
+                policy = (policies.find_by_name(session, server.project_id,
+                                                server.policy)
+                          or policies.find_by_id(session, server.project_id,
+                                                 server.policy))
+        if policy is not None:
+            return policy, now
+        if server.policy is None:
             raise errors.Denied(
-                'policy_unknown',
-                f'the server property attestation_policy is '
-                f'{server.policy!r}, which is no policy of project '
-                f'{server.project_id}')
-        return policy
+                'policy_missing',
+                f'no attestation policy: set server property '
+                f'attestation_policy or make one of project '
+                f'{server.project_id}\'s policies the default')
+        raise errors.Denied(
+            'policy_unknown',
+            f'the server property attestation_policy is {server.policy!r}, '
+            f'which is no policy of project {server.project_id}')

@@ -68,8 +68,8 @@ class Deciding:
                 'There is nothing to approve yet: the host has sent no '
                 'evidence that verifies.')
         if launch.is_open:
-            self._release(launch, context.user_id)
-            launch = self._lookup.owned(context.project_id, launch.id)
+            launch = (self._release(launch, context.user_id)
+                      or self._lookup.owned(context.project_id, launch.id))
         if launch.is_open:
             raise requests.busy()
         if not launch.is_released:
@@ -77,15 +77,19 @@ class Deciding:
         return launch
 
     def _release(self, launch, user_id):
-        """Verify the evidence once more, and release to it."""
+        """Verify the evidence once more, and release to it.
+
+        :returns: Launch, None when this call did not release
+        """
         with self._parts.database.reader() as session:
             evidence, claims = launches.evidence(session, launch.id)
         try:
-            verified, area = self._verifier.verify(launch, evidence, claims)
-            self._releasing.pack(launch, verified, area, decided_by=user_id)
+            passed = self._verifier.verify(launch, evidence, claims)
+            return self._releasing.pack(launch, passed, decided_by=user_id)
         except errors.Denied as denial:
             if self._denying.deny(launch, denial):
                 raise
+            return None
 
     def _deny(self, context, launch, reason):
         denial = errors.Denied(

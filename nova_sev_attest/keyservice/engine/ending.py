@@ -36,8 +36,8 @@ class Ending:
         :returns: Launch
         :raises Conflict: the launch is not where it could end like that
         """
+        launch = self._lookup.authenticate(launch_id, token)
         for _ in range(_ATTEMPTS):
-            launch = self._lookup.authenticate(launch_id, token)
             closed = launch.status in (launches.DENIED, launches.EXPIRED,
                                        launches.SUPERSEDED)
             if launch.status == status or (
@@ -49,11 +49,12 @@ class Ending:
                     'launch_conflict',
                     f'The launch is {launch.status} and cannot become '
                     f'{status}.')
-            self._end(launch, status, reason)
+            launch = self._lookup.in_time(self._end(launch, status, reason))
         raise requests.busy()
 
     @db_api.retried
     def _end(self, launch, status, reason):
+        """Take the step, if it is still to be taken; the Launch after it."""
         with self._parts.journal.writer() as entry:
             if status == launches.RUNNING:
                 if launches.run(entry.session, launch):
@@ -62,3 +63,4 @@ class Ending:
                                reason or 'The host gave no reason.'):
                 entry.record_launch('launch.failed', launch,
                                     reason_code='attestation.host_failed')
+            return launches.get(entry.session, launch.id)

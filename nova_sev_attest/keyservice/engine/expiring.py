@@ -12,6 +12,8 @@
 
 """The end of the time of launches."""
 
+import time
+
 from oslo_log import log as logging
 
 from nova_sev_attest.keyservice.db import api as db_api
@@ -24,6 +26,21 @@ SWEEPER = 'sweeper'
 
 # Launches that one transaction closes, and one request at most.
 _BATCH = 100
+# Seconds between two sweeps of those that come with the steps of launches.
+_PAUSE = 1
+
+
+def expire(entry, launch):
+    """Close a launch whose time is over.
+
+    :param entry: Entry of a transaction
+    :returns: whether this call did it
+    """
+    done = launches.expire(entry.session, launch)
+    if done:
+        entry.record_launch('launch.expired', launch, actor=SWEEPER,
+                            reason_code='attestation.launch_expired')
+    return done
 
 
 class Expiring:
@@ -31,11 +48,24 @@ class Expiring:
 
     :param database: Database
     :param journal: Journal
+    :param clock: monotonic clock in seconds, for tests
     """
 
-    def __init__(self, database, journal):
+    def __init__(self, database, journal, clock=time.monotonic):
         self._db = database
         self._journal = journal
+        self._clock = clock
+        self._next = clock()
+
+    def sweep_along(self):
+        """Like sweep(), once in a while: for what does not wait for it.
+
+        No step goes on with a launch whose time is over, swept or not.
+        """
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _PAUSE
+            self.sweep()
 
     def sweep(self):
         """Close launches whose time is over, those first that waited longest.
@@ -58,11 +88,7 @@ class Expiring:
             # Always in the same order, lest two transactions wait for one
             # another.
             for launch in sorted(found, key=lambda launch: launch.id):
-                if launches.expire(entry.session, launch):
-                    entry.record_launch(
-                        'launch.expired', launch, actor=SWEEPER,
-                        reason_code='attestation.launch_expired')
-                    count += 1
+                count += expire(entry, launch)
         if count:
             LOG.info('%d launches expired.', count)
         return count

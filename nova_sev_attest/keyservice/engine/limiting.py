@@ -20,6 +20,33 @@ from nova_sev_attest.keyservice import limits
 from nova_sev_attest.keyservice.objects import policies
 
 
+def read(session, launch):
+    """The policy that a launch began under, in force or not.
+
+    :returns: Policy, at the launch's revision, with what it says of the
+        launch's purpose; None when it was deleted
+    """
+    policy = policies.find_by_id(session, launch.project_id,
+                                 launch.policy_id, launch.policy_revision)
+    return policy and dataclasses.replace(
+        policy, content=policy.content.of(launch.purpose))
+
+
+def require_in_force(policy):
+    """Hold a policy that was read to its being in force.
+
+    :param policy: Policy, None when there is none any more
+    :raises Denied: it was deleted or revoked
+    """
+    if policy is None:
+        raise errors.Denied(
+            'policy_deleted',
+            'The launch\'s policy was deleted in the meantime.')
+    if policy.revoked_at is not None:
+        raise errors.Denied('policy_revoked',
+                            'The launch\'s policy is revoked.')
+
+
 class Limiting:
     """:param parts: Parts"""
 
@@ -31,49 +58,34 @@ class Limiting:
 
         :returns: Content, None when the policy was deleted
         """
-        policy = self._find(launch)
+        with self._parts.database.reader() as session:
+            policy = read(session, launch)
         return policy and policy.content
 
-    def of(self, launch):
-        """The policy that a launch began under, if it is in force.
+    def check(self, launch):
+        """Hold a launch to its policy as it is at this moment.
 
-        :returns: Policy, at the launch's revision, with what it says of the
-            launch's purpose
-        :raises Denied: it was deleted or revoked
+        :returns: Policy, as read() has it
+        :raises Denied, Unavailable: as hold()
         """
-        policy = self._find(launch)
-        if policy is None:
-            raise errors.Denied(
-                'policy_deleted',
-                'The launch\'s policy was deleted in the meantime.')
-        if policy.revoked_at is not None:
-            raise errors.Denied('policy_revoked',
-                                'The launch\'s policy is revoked.')
+        with self._parts.database.reader() as session:
+            policy, now = read(session, launch), clock.read(session)
+        self.hold(launch, policy, now)
         return policy
 
-    def check(self, launch):
-        """Hold a launch to its policy's limits as they are at this moment.
+    def hold(self, launch, policy, now):
+        """Hold a launch to the limits of its policy.
 
-        :returns: Policy
-        :raises Denied: a limit does not allow it, or the policy is not in
-            force any more
+        :param policy: Policy, None when there is none any more
+        :param now: the database's time when it was read
+        :raises Denied: a limit does not allow the launch, or the policy is
+            not in force
         :raises Unavailable: Nova cannot be asked for the host's aggregates
         """
-        policy = self.of(launch)
+        require_in_force(policy)
         found = policy.content.limits
         aggregates = ()
         if limits.need_aggregates(found):
             aggregates = self._parts.servers.aggregates_of(launch.host)
-        with self._parts.database.reader() as session:
-            now = clock.read(session)
         limits.check(found, server_id=launch.server_id, aggregates=aggregates,
                      now=now, release_count=policy.release_count)
-        return policy
-
-    def _find(self, launch):
-        with self._parts.database.reader() as session:
-            policy = policies.find_by_id(
-                session, launch.project_id, launch.policy_id,
-                launch.policy_revision)
-        return policy and dataclasses.replace(
-            policy, content=policy.content.of(launch.purpose))

@@ -61,11 +61,15 @@ class Lookup:
         """
         with self._parts.database.reader() as session:
             launch = launches.get(session, launch_id, project_id)
+        return self.in_time(launch)
+
+    def in_time(self, launch):
+        """A launch that was just read; one whose time is over is closed."""
         if not launch.is_overdue:
             return launch
         self._expiring.expire([launch])
         with self._parts.database.reader() as session:
-            return launches.get(session, launch_id, project_id)
+            return launches.get(session, launch.id)
 
     def events(self, project_id, launch_id):
         """What became of a launch of a project.

@@ -24,7 +24,6 @@ from nova_sev_attest.keyservice.engine import lookup
 from nova_sev_attest.keyservice.engine import releasing
 from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
-from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.launch import errors as launch_errors
@@ -137,10 +136,10 @@ class Owning:
             'gpa': uploaded.get('gpa')}
         fingerprint = _fingerprint(parts)
         if launch.status == launches.AWAITING_RELEASE:
-            self._release(launch, parts and self._packet(launch, **parts),
-                          release_fingerprint=fingerprint,
-                          decided_by=context.user_id)
-            launch = self._lookup.owned(context.project_id, launch_id)
+            launch = self._release(
+                launch, parts and self._packet(launch, **parts),
+                release_fingerprint=fingerprint, decided_by=context.user_id,
+            ) or self._lookup.owned(context.project_id, launch_id)
         elif launch.is_open:
             raise errors.Conflict(
                 'evidence_missing',
@@ -158,10 +157,11 @@ class Owning:
     def _release(self, launch, packet, **values):
         try:
             content = self._limiting.check(launch).content
-            self._releasing.release(launch, content, packet, **values)
+            return self._releasing.release(launch, content, packet, **values)
         except errors.Denied as denial:
             if self._denying.deny(launch, denial):
                 raise
+            return None
 
     def _packet(self, launch, header, data, gpa):
         """What is to be injected where, as a Release."""
@@ -211,8 +211,8 @@ class Owning:
         if content is None:
             return []
         with self._parts.database.reader() as session:
-            images = firmwares.load(session, launch.project_id,
-                                    content.firmwares)
+            images = self._parts.firmwares.load(session, launch.project_id,
+                                                content.firmwares)
         return sorted({image.secret_area for image in images.values()},
                       key=lambda area: area.base)
 

@@ -15,6 +15,7 @@
 import dataclasses
 import typing
 
+from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.launch import expectation
 
 
@@ -32,6 +33,7 @@ class Parts:
     :ivar chips: ChipCertificates
     :ivar sightings: Sightings
     :ivar expected: the launch digests of policies, kept
+    :ivar firmwares: the images that they are of, kept
     """
 
     conf: typing.Any
@@ -45,3 +47,5 @@ class Parts:
     sightings: typing.Any
     expected: typing.Any = dataclasses.field(
         default_factory=expectation.Cache)
+    firmwares: typing.Any = dataclasses.field(
+        default_factory=firmwares.Parsed)

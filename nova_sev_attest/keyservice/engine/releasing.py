@@ -40,22 +40,21 @@ class Releasing:
         self._parts = parts
         self._limiting = limiting.Limiting(parts)
 
-    def pack(self, launch, verified, area, **values):
+    def pack(self, launch, passed, **values):
         """Release the policy's secrets to a launch that verified.
 
         :param launch: Launch whose evidence it was
-        :param verified: the launch core's Verified
-        :param area: the secret area of the firmware that was measured
+        :param passed: Passed, of engine/verifying.py
         :param values: decided_by, where the owner approved
-        :returns: whether this call released; another request may have, or
-            closed the launch
+        :returns: as release()
         :raises Denied: the launch is to be closed
         :raises Unavailable: the secrets cannot be fetched now
         """
-        content = self._limiting.check(launch).content
+        self._limiting.hold(launch, passed.policy, passed.read_at)
+        content = passed.policy.content
         secrets = self._fetch(content, launch.project_id)
         try:
-            released = verified.release(secrets, area)
+            released = passed.verified.release(secrets, passed.area)
         except launch_errors.SecretTooLarge as exc:
             raise errors.Denied('secret_too_large', str(exc)) from exc
         packet = released.packet and launches.Release(
@@ -71,7 +70,8 @@ class Releasing:
         :param packet: Release, None when the guest gets no secret
         :param secrets: ids of what is in it, None where the owner packed it
         :param values: verdict, release_fingerprint, decided_by
-        :returns: whether this call did it
+        :returns: the Launch as it is released, None when another request
+            released or closed it
         :raises Denied: the policy was withdrawn, or its releases were used
             up, at this very moment
         """
@@ -80,7 +80,7 @@ class Releasing:
         except _NotInForce:
             self._limiting.check(launch)
             # Restored in the meantime.
-            return False
+            return None
 
     @db_api.retried
     def _release(self, launch, content, packet, secrets, values):
@@ -90,7 +90,7 @@ class Releasing:
         with self._parts.journal.writer() as entry:
             if not launches.release(entry.session, launch, packet,
                                     **values):
-                return False
+                return None
             if not policies.count_release(
                     entry.session, launch.policy_id,
                     limits.max_releases(content.limits)):
@@ -101,11 +101,12 @@ class Releasing:
             entry.record_launch(
                 'launch.released', launch, secrets=secrets, **told,
                 **details.of_platform(launch))
+            released = launches.get(entry.session, launch.id)
         LOG.info('Launch %(id)s of server %(server)s verified; %(what)s',
                  {'id': launch.id, 'server': launch.server_id,
                   'what': ('its secrets were released.' if packet else
                            'it gets no secrets.')})
-        return True
+        return released
 
     def _fetch(self, content, project_id):
         try:

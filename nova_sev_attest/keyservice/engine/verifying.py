@@ -13,12 +13,15 @@
 """Evidence: what comes is bound, and verified where the service verifies."""
 
 import dataclasses
+import datetime
 import hmac
+import typing
 import uuid
 
 from oslo_log import log as logging
 
 from nova_sev_attest.keyservice.db import api as db_api
+from nova_sev_attest.keyservice.db import clock
 from nova_sev_attest.keyservice import diagnosing
 from nova_sev_attest.keyservice.engine import denying
 from nova_sev_attest.keyservice.engine import details
@@ -30,7 +33,6 @@ from nova_sev_attest.keyservice.engine import requests
 from nova_sev_attest.keyservice import errors
 from nova_sev_attest.keyservice import expectations
 from nova_sev_attest.keyservice.objects import audit
-from nova_sev_attest.keyservice.objects import firmwares
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.keyservice.objects import policies
 from nova_sev_attest.keyservice import sealing
@@ -48,6 +50,22 @@ _REFUSED = 'launch.evidence_refused'
 _MAX_REFUSED = 16
 
 
+@dataclasses.dataclass(frozen=True)
+class Passed:
+    """What is known of a launch whose evidence verified.
+
+    :ivar verified: the launch core's Verified
+    :ivar area: the secret area of the firmware that was measured
+    :ivar policy: Policy that it was held to, as limiting.read() has it
+    :ivar read_at: the database's time when the policy was read
+    """
+
+    verified: typing.Any
+    area: typing.Any
+    policy: policies.Policy
+    read_at: datetime.datetime
+
+
 class Verifier:
     """Holds the evidence of a launch to its policy.
 
@@ -63,16 +81,17 @@ class Verifier:
         """Verify a launch's evidence.
 
         :param evidence: as in the request, as claims
-        :returns: (the launch core's Verified, the secret area of the
-            firmware that was measured)
+        :returns: Passed
         :raises Denied: the launch is to be closed
         """
         parsed = requests.parse_evidence(evidence)
         self.check_word(launch, evidence)
-        content = self._limiting.of(launch).content
         with self._parts.database.reader() as session:
-            images = firmwares.load(session, launch.project_id,
-                                    content.firmwares)
+            policy, now = limiting.read(session, launch), clock.read(session)
+            limiting.require_in_force(policy)
+            content = policy.content
+            images = self._parts.firmwares.load(session, launch.project_id,
+                                                content.firmwares)
         issued = self._restore(launch)
         keys = issued.keys
         lists = expectations.lists(content, launch.technology)
@@ -90,8 +109,8 @@ class Verifier:
                                      images, parsed))
         except launch_errors.VerificationError as exc:
             raise errors.Denied(exc.code, str(exc)) from exc
-        return verified, images[
-            verified.claims['firmware_sha256']].secret_area
+        measured = images[verified.claims['firmware_sha256']]
+        return Passed(verified, measured.secret_area, policy, now)
 
     def check_unverified(self, launch, evidence):
         """What of the evidence can be looked at without the launch's keys.
@@ -100,9 +119,11 @@ class Verifier:
             the policy allows
         """
         self.check_word(launch, evidence)
-        content = self._limiting.of(launch).content
+        with self._parts.database.reader() as session:
+            policy = limiting.read(session, launch)
+        limiting.require_in_force(policy)
         try:
-            platforms.wanted(content).admit_firmware(
+            platforms.wanted(policy.content).admit_firmware(
                 (int(evidence['api_major']), int(evidence['api_minor'])),
                 int(evidence['build_id']))
         except launch_errors.VerificationError as exc:
@@ -161,7 +182,8 @@ class Verifier:
     def _diagnose(self, lists, keys, policy, launch, images, parsed):
         with self._parts.database.reader() as session:
             gathered = diagnosing.gather(
-                session, launch, launch.evidence_fingerprint, images, parsed)
+                session, self._parts.firmwares, launch,
+                launch.evidence_fingerprint, images, parsed)
         return diagnosing.diagnose(lists, keys, policy, parsed, gathered,
                                    self._diagnosis_seconds)
 
@@ -171,7 +193,7 @@ class Verifier:
         claimed = claims.get('firmware_sha256')
         if claimed is not None and claimed not in images:
             with self._parts.database.reader() as session:
-                images.update(firmwares.load(
+                images.update(self._parts.firmwares.load(
                     session, launch.project_id, [claimed]))
         confirmed = issued.explain(expectations.candidates(
             content, launch.technology, claims, images))
@@ -222,55 +244,61 @@ class Verifying:
                     f'The launch is one of {launch.technology}, the evidence '
                     f'of {evidence["technology"]}.')
             requests.parse_evidence(evidence)
-            self._bind(launch, fingerprint, evidence, claims)
-            launch = self._lookup.authenticate(launch_id, token)
+            launch = self._lookup.in_time(
+                self._bind(launch, fingerprint, evidence, claims))
         if (launch.status == launches.SESSION_ISSUED
                 and not _is_other(launch, fingerprint)):
-            self._advance(launch, evidence, claims)
-            launch = self._lookup.authenticate(launch_id, token)
+            launch = (self._advance(launch, evidence, claims)
+                      or self._lookup.authenticate(launch_id, token))
         return self._answer(launch, fingerprint)
 
     @db_api.retried
     def _bind(self, launch, fingerprint, evidence, claims):
+        """Take evidence, unless there is some; the Launch after it."""
         with self._parts.journal.writer() as entry:
             if launches.bind_evidence(entry.session, launch, fingerprint,
                                       evidence, claims):
                 entry.record_launch('launch.evidence_received', launch,
                                     evidence_sha256=fingerprint.hex())
+            return launches.get(entry.session, launch.id)
 
     def _advance(self, launch, evidence, claims):
-        """Take the step that the launch's evidence leads to."""
+        """Take the step that the launch's evidence leads to.
+
+        :returns: the Launch after it, None when another request changed it
+            in the meantime, or it was denied
+        """
         try:
             if launch.verifier == policies.OWNER:
                 self._verifier.check_unverified(launch, evidence)
-                self._await(launch)
-                return
-            verified, area = self._verifier.verify(launch, evidence, claims)
+                return self._await(launch)
+            passed = self._verifier.verify(launch, evidence, claims)
             if launch.approval == policies.OWNER:
-                done = self._await(launch, verified.claims)
+                done = self._await(launch, passed.verified.claims)
             else:
-                done = self._releasing.pack(launch, verified, area)
+                done = self._releasing.pack(launch, passed)
         except errors.Denied as denial:
             told = {name: value for name, value in claims.items()
                     if value is not None}
             if told:
                 denial.owner['claimed'] = told
             self._denying.deny(launch, denial)
-            return
-        if done:
+            return None
+        if done is not None:
             self._parts.sightings.attested(launch, evidence['build_id'])
+        return done
 
     @db_api.retried
     def _await(self, launch, verdict=None):
         with self._parts.journal.writer() as entry:
-            done = launches.await_release(entry.session, launch,
-                                          self._owner_expiry, verdict)
-            if done:
-                entry.record_launch(
-                    'launch.awaiting_release', launch,
-                    **details.of_evidence(launch),
-                    verdict_sha256=verdict and details.sha256(verdict))
-            return done
+            if not launches.await_release(entry.session, launch,
+                                          self._owner_expiry, verdict):
+                return None
+            entry.record_launch(
+                'launch.awaiting_release', launch,
+                **details.of_evidence(launch),
+                verdict_sha256=verdict and details.sha256(verdict))
+            return launches.get(entry.session, launch.id)
 
     def _answer(self, launch, fingerprint):
         """What evidence gets, from where its launch is now."""

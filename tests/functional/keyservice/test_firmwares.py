@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice.objects import firmwares
 from tests.functional.keyservice.harness import error
 from tests.unit.launch import platforms
 from tests import vectors
@@ -53,7 +54,6 @@ def test_image_of_several_parts(either):
     image = platforms.firmware(size=3 * (1 << 20) + 4096)
     sha256 = either.upload(image)
     with either.service.database.reader() as session:
-        from nova_sev_attest.keyservice.objects import firmwares
         found = firmwares.get(session, 'p', sha256)
         assert firmwares.data(session, found) == image
 
@@ -227,3 +227,59 @@ def test_pages(either):
     assert found == names
     error(api.get(f'/v1/firmwares?marker={"0" * 64}'), 400,
           'marker_not_found')
+
+
+class TestParsed:
+
+    @pytest.fixture
+    def reads(self, monkeypatch):
+        """The SHA-256 of each image whose bytes were read, in order."""
+        found, data = [], firmwares.data
+
+        def read(session, row):
+            found.append(row.sha256)
+            return data(session, row)
+
+        monkeypatch.setattr(firmwares, 'data', read)
+        return found
+
+    @staticmethod
+    def load(keyservice, parsed, names, project='p'):
+        with keyservice.service.database.reader() as session:
+            return parsed.load(session, project, names)
+
+    def test_bytes_are_read_once(self, either, reads):
+        names = [either.upload(platforms.firmware(size=4096 * n))
+                 for n in (3, 2)]
+        parsed = firmwares.Parsed()
+        for _ in range(2):
+            found = self.load(either, parsed, [*names, '0' * 64])
+            assert list(found) == names
+            assert [image.sha256.hex() for image in found.values()] == names
+            assert [image.size for image in found.values()] == [12288, 8192]
+        assert sorted(reads) == sorted(names)
+        assert self.load(either, parsed, []) == {}
+
+    def test_those_used_last_are_kept(self, keyservice, reads):
+        one, two, three = [
+            keyservice.upload(platforms.firmware(size=4096 * n))
+            for n in (2, 3, 4)]
+        parsed = firmwares.Parsed(size=2)
+        for name in (one, two, one, three, one, two):
+            self.load(keyservice, parsed, [name])
+        assert reads == [one, two, three, two]
+
+    def test_what_is_kept_is_not_for_other_projects(self, keyservice, reads):
+        name = keyservice.upload()
+        parsed = firmwares.Parsed()
+        assert self.load(keyservice, parsed, [name])
+        assert self.load(keyservice, parsed, [name], 'q') == {}
+
+    def test_what_is_kept_is_not_for_who_deleted_it(self, keyservice, reads):
+        name = keyservice.upload()
+        parsed = firmwares.Parsed()
+        assert self.load(keyservice, parsed, [name])
+        assert keyservice.member().delete(
+            f'/v1/firmwares/{name}').status_code == 204
+        assert self.load(keyservice, parsed, [name]) == {}
+        assert reads == [name]

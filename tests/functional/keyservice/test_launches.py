@@ -15,6 +15,7 @@
 import base64
 import datetime
 import hashlib
+import time
 import uuid
 
 from oslo_utils import timeutils
@@ -22,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from nova_sev_attest.keyservice.db import models
+from nova_sev_attest.keyservice.engine import expiring
 from nova_sev_attest.keyservice.objects import launches
 from nova_sev_attest.launch import kernel_hashes
 from tests.functional.keyservice import fakes
@@ -563,10 +565,42 @@ class TestEvidence:
     def test_sweep_destroys_keys_of_launches_nobody_asks_for(
             self, keyservice, host):
         overdue(keyservice, host)
+        # Steps sweep once in a second.
+        time.sleep(1.1)
         other = harness.Host(keyservice)
         other.launch()
         assert_closed(keyservice, host, 'expired')
         assert row(keyservice, other).status == 'session_issued'
+
+    def test_lists_sweep_at_once(self, keyservice, host):
+        harness.Host(keyservice).launch()
+        overdue(keyservice, host)
+        listed = keyservice.member().get(
+            '/v1/launches?status=expired').json()['launches']
+        assert [launch['id'] for launch in listed] == [host.id]
+
+    def test_steps_sweep_once_in_a_second(self, keyservice):
+        keyservice.policy()
+        now = [0]
+        expirer = expiring.Expiring(
+            keyservice.service.database, keyservice.service.journal,
+            clock=lambda: now[0])
+        statuses = []
+        for now[0] in (0, 0.9, 1):
+            host = harness.Host(keyservice)
+            host.launch()
+            overdue(keyservice, host)
+            expirer.sweep_along()
+            statuses.append(row(keyservice, host).status)
+        assert statuses == ['expired', 'session_issued', 'expired']
+
+    def test_next_launch_of_the_server_expires_one_that_is_overdue(
+            self, keyservice, host):
+        overdue(keyservice, host)
+        later = harness.Host(keyservice, server_id=host.server_id)
+        later.launch()
+        assert_closed(keyservice, host, 'expired')
+        assert row(keyservice, later).status == 'session_issued'
 
     def test_session_time_counts_for_the_policy(self, keyservice, host):
         member = keyservice.member()
