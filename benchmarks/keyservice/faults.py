@@ -22,7 +22,7 @@ import urllib.request
 
 #: Seconds by which the clock of the second node is ahead.
 SKEW = 300
-NAMES = ('clock', 'workers', 'database', 'barbican')
+NAMES = ('clock', 'workers', 'database', 'rabbitmq', 'barbican')
 _SLOW_SECONDS = 3.0
 _DOWN_SECONDS = 5.0
 _KILLS = 6
@@ -72,6 +72,7 @@ class Plan:
     def _steps(self, name):
         return {'workers': [self._kill_worker] * _KILLS,
                 'database': [self._stop_database, self._kill_database],
+                'rabbitmq': [self._kill_broker],
                 'barbican': [self._slow_store, self._no_store]}[name]
 
     def _say(self, text):
@@ -101,6 +102,13 @@ class Plan:
         time.sleep(_DOWN_SECONDS / 2)
         server.start()
         self._say('the database is back')
+
+    def _kill_broker(self):
+        self._around.broker.kill()
+        self._say('RabbitMQ was killed')
+        time.sleep(_DOWN_SECONDS)
+        self._around.broker.start()
+        self._say('RabbitMQ is back')
 
     def _slow_store(self):
         self._set_store(_SLOW_SECONDS, f'takes {_SLOW_SECONDS} s')

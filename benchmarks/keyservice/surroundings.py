@@ -29,6 +29,7 @@ import time
 import urllib.error
 import urllib.request
 
+from benchmarks.keyservice import broker
 from devstack.lab import database_servers
 from devstack.lab import layout as lab_layout
 from nova_sev_attest.emulator import platform as emulated_platform
@@ -155,6 +156,7 @@ class Surroundings:
     :ivar nodes: Process of each node of the key service
     :ivar database: URL
     :ivar server: the database's Server, None with SQLite
+    :ivar broker: Broker of the notifications, None where none are sent
     :ivar platform: the emulated platform of all hosts
     """
 
@@ -186,6 +188,11 @@ class Surroundings:
             say('starting Barbican')
             self.barbican = self._started(
                 stack, self._start_barbican(barbican_port))
+        self.broker = None
+        if 'rabbitmq' in options.faults:
+            say('starting RabbitMQ')
+            self.broker = broker.Broker(say)
+            stack.callback(self.broker.stop)
         self.config = self._write_config()
         say('making tables and keys')
         self.manage('db', 'sync')
@@ -226,7 +233,8 @@ class Surroundings:
             threads=self.options.threads, expiry=self.options.expiry,
             credential=_CREDENTIAL.format(cloud=self.cloud.url,
                                           user='attestation')
-        ) + self.options.config)
+        ) + (self.broker.config if self.broker else '')
+            + self.options.config)
         return path
 
     def _start_node(self, number, skew):
