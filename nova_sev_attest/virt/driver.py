@@ -33,6 +33,7 @@ from stevedore import driver as stevedore_driver
 
 from nova_sev_attest.client import exceptions as client_exceptions
 from nova_sev_attest.client import launches
+from nova_sev_attest.virt import ahead
 from nova_sev_attest.virt import attesters
 from nova_sev_attest.virt import conf
 from nova_sev_attest.virt import domain_xml
@@ -63,10 +64,13 @@ EVENTS_TIMEOUT = 2.0
 TELLING = 'sev-attest-tell-'
 
 
-def _awaited(name):
+def _awaited(name, opens_ahead=False):
     """Nova's method of this name, with _awaiting() around it.
 
     With the signature that this version of Nova gives it.
+
+    :param opens_ahead: whether the method makes disks before it makes a
+        guest, and so has _opening_ahead() around it as well
     """
     novas = getattr(libvirt_driver.LibvirtDriver, name)
     signature = inspect.signature(novas)
@@ -74,7 +78,11 @@ def _awaited(name):
     @functools.wraps(novas)
     def method(self, *args, **kwargs):
         given = signature.bind_partial(self, *args, **kwargs).arguments
-        with self._awaiting(given['instance']):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._awaiting(given['instance']))
+            if opens_ahead and given.get('power_on', True):
+                stack.enter_context(self._opening_ahead(given['context'],
+                                                        given['instance']))
             return getattr(super(LibvirtDriver, self), name)(*args, **kwargs)
 
     method.__signature__ = signature
@@ -108,6 +116,8 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         self._launches = {}
         # Servers that Nova will wait for, and whether they were launched.
         self._awaited = {}
+        # Those that are opened while Nova makes their disks, by server.
+        self._opened_ahead = {}
         # What guests that Nova makes now are for, by server.
         self._purposes = {}
         self._watch = watch.Watch(self._host, self._host_name,
@@ -187,11 +197,11 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                               callbacks.pop() if callbacks else None))
 
         for again in (True, False):
-            launch = self._new_launch(context, domain, technology, instance,
-                                      start)
+            launch, opening = self._begin(context, technology, instance)
+            launch.domain, launch.start = domain, start
             self._launches[instance.uuid] = launch
             try:
-                launch.run(steps.OpenLaunch(), steps.StartPaused(),
+                launch.run(opening, steps.StartPaused(),
                            steps.SendEvidence(), steps.Inject())
                 if not pause:
                     launch.run(steps.Resume())
@@ -210,7 +220,47 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             self._runs(launch)
         return launch
 
-    def _new_launch(self, context, domain, technology, instance, start):
+    def _begin(self, context, technology, instance):
+        """A launch, and the step that opens it."""
+        opened = self._opened_ahead.pop(instance.uuid, None)
+        if opened is not None:
+            opened.wait()
+            if opened.is_usable(technology):
+                return opened.launch, opened
+            opened.give_up(exceptions.AttestationFault(
+                instance_uuid=instance.uuid,
+                reason='its disks took longer than a session may wait; '
+                       'another is asked for'))
+        return (self._new_launch(context, technology, instance),
+                steps.OpenLaunch())
+
+    @contextlib.contextmanager
+    def _opening_ahead(self, context, instance):
+        """Have a launch opened meanwhile, for a guest that will need one."""
+        if scope.is_attested(instance, CONF.sev_attest.mode):
+            technology = scope.demanded_technology(instance)
+            # What keeps variables is refused once there is a domain.
+            stateless = instance.image_meta.properties.get(
+                'hw_firmware_stateless', False)
+            if stateless and technology in self._attesters:
+                # Without a thread, it is opened when it is needed.
+                with contextlib.suppress(RuntimeError):
+                    self._opened_ahead[instance.uuid] = ahead.OpenedAhead(
+                        self._new_launch(context, technology, instance),
+                        context)
+        why = exceptions.AttestationFault(
+            instance_uuid=instance.uuid, reason='it was not to be launched')
+        try:
+            yield
+        except BaseException as failure:
+            why = failure
+            raise
+        finally:
+            opened = self._opened_ahead.pop(instance.uuid, None)
+            if opened is not None:
+                opened.give_up(why)
+
+    def _new_launch(self, context, technology, instance):
         settings = CONF.sev_attest
         return steps.Launch(
             instance=instance, host=self._host, host_name=self._host_name,
@@ -218,7 +268,6 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
             transport=self._get_transport(), platforms=self._platforms,
             records=self._records,
             owner_waits=self._startup.owner_waits(self._owner_waits),
-            domain=domain, start=start,
             launch_timeout=self._startup.launch_timeout(
                 settings.launch_timeout),
             owner_timeout=settings.owner_timeout,
@@ -308,7 +357,7 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                 reason='its guest ended as soon as it ran')
         return info
 
-    spawn = _awaited('spawn')
+    spawn = _awaited('spawn', opens_ahead=True)
     finish_migration = _awaited('finish_migration')
     finish_revert_migration = _awaited('finish_revert_migration')
     _hard_reboot = _awaited('_hard_reboot')

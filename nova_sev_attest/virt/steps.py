@@ -60,9 +60,10 @@ class Launch:
     :ivar platforms: PlatformCache
     :ivar records: LaunchRecords
     :ivar owner_waits: OwnerWaits
-    :ivar domain: the <domain> element that will be defined
+    :ivar domain: the <domain> element that will be defined; None while
+        there is none yet
     :ivar start: called with the domain's XML, defines and starts it paused
-        and returns its GuardedGuest
+        and returns its GuardedGuest; None like domain
     :ivar launch_timeout: seconds for the whole, but for waits for owners
     :ivar owner_timeout: seconds for each wait for the server's owner
     :ivar report_timeout: seconds for reporting the outcome
@@ -85,11 +86,11 @@ class Launch:
     platforms: object
     records: object
     owner_waits: object
-    domain: object
-    start: object
     launch_timeout: float
     owner_timeout: float
     report_timeout: float
+    domain: object = None
+    start: object = None
     events: object = None
     purpose: str = launches.BOOT
     deadline: deadlines.Deadline | None = None

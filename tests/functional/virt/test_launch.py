@@ -14,10 +14,12 @@
 
 import base64
 import hashlib
+from unittest import mock
 
 from lxml import etree
 from nova import exception
 from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.virt.libvirt import driver as libvirt_driver
 
 from tests.functional.virt import base
 from tests.functional.virt import fakes
@@ -139,6 +141,84 @@ class LaunchTest(base.SevTestCase):
         self.assertEqual(base.LAUNCH, self.events(server))
         self.assertEqual('running',
                          self.service.only_launch()['outcome']['status'])
+
+
+class OpenedAheadTest(base.SevTestCase):
+    """The session is asked for while Nova makes the disks."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_sev_compute()
+        self.make_disks = libvirt_driver.LibvirtDriver._create_image
+
+    def _with_disks(self, function):
+        """Have a function called before Nova makes a server's disks."""
+        def make(driver, *args, **kwargs):
+            function()
+            return self.make_disks(driver, *args, **kwargs)
+
+        self.stub_out('nova.virt.libvirt.LibvirtDriver._create_image', make)
+
+    def _wait_for(self, operation):
+        self.wait_until(
+            lambda: operation in self._operations(),
+            lambda: f'no {operation} came: {self.service.order}')
+
+    def _operations(self):
+        return [operation for operation, _ in self.service.order]
+
+    def test_while_disks_are_made(self):
+        self._with_disks(lambda: self._wait_for('create'))
+        server = self.boot(self.sev_image)
+        self.assertEqual(base.LAUNCH, self.events(server))
+        self.assertEqual(['create', 'evidence', 'outcome'],
+                         self._operations())
+
+    def test_rebuilt_server(self):
+        server = self.boot(self.sev_image)
+        self._with_disks(lambda: self.wait_until(
+            lambda: len(self.service.launches) == 2,
+            lambda: 'no second launch came'))
+        with self.one_launch(server, after=['shutdown']):
+            self._rebuild_server(server, self.kernel_image)
+
+    def test_disks_cannot_be_made(self):
+        def fail():
+            self._wait_for('create')
+            raise exception.ImageUnacceptable(image_id='i', reason='torn')
+
+        self._with_disks(fail)
+        server = self.boot(self.sev_image, 'ERROR')
+        self.assertIn('torn', self.fault(server))
+        self._wait_for('outcome')
+        self.assert_nothing_ran_or_is_left(server)
+        self.assertEqual('failed',
+                         self.service.only_launch()['outcome']['status'])
+        self.assertIn('torn', self.service.only_launch()['outcome']['reason'])
+
+    def test_disks_take_longer_than_a_session_waits(self):
+        self._with_disks(lambda: self._wait_for('create'))
+        self.stub_out('nova_sev_attest.virt.ahead.FRESH_SECONDS', -1)
+        server = self.boot(self.sev_image)
+        self.assertEqual(base.LAUNCH, self.events(server))
+        self.assertEqual(
+            ['create', 'outcome', 'create', 'evidence', 'outcome'],
+            self._operations())
+        given_up, launch = self.service.launches.values()
+        self.assertEqual('failed', given_up['outcome']['status'])
+        self.assertEqual('running', launch['outcome']['status'])
+
+    def test_without_threads(self):
+        self.stub_out('nova_sev_attest.virt.ahead.OpenedAhead',
+                      mock.Mock(side_effect=RuntimeError))
+        server = self.boot(self.sev_image)
+        self.assertEqual(base.LAUNCH, self.events(server))
+
+    def test_not_for_a_plain_server(self):
+        opened = mock.Mock()
+        self.stub_out('nova_sev_attest.virt.ahead.OpenedAhead', opened)
+        self.boot(self.plain_image)
+        opened.assert_not_called()
 
 
 class RefusalTest(base.SevTestCase):

@@ -63,6 +63,7 @@ def bare():
     bare = driver.LibvirtDriver.__new__(driver.LibvirtDriver)
     bare._awaited = {}
     bare._purposes = {}
+    bare._opened_ahead = {}
     return bare
 
 
