@@ -136,6 +136,9 @@ class RestClient:
 
     def _attempt(self, method, path, deadline, max_answer, wait, kwargs):
         timeout = min(self._timeout + wait, deadline.remaining())
+        if not timeout:
+            # It passed since it was looked at last.
+            raise attempts.Retriable('no time was left to ask it')
         if callable(kwargs.get('data')):
             kwargs = kwargs | {'data': kwargs['data']()}
         try:

@@ -159,9 +159,11 @@ class ReschedulingTest(base.SevTestCase):
                       '_get_mem_encryption_config', lose_support)
         self._assert_launched_on_one_after(self.boot(self.sev_image), [])
         # The first host asked for a session while it made the disks.
-        self.assertEqual(['failed', 'running'], [
-            launch['outcome']['status']
-            for launch in self.service.launches.values()])
+        self.wait_until(
+            lambda: ['failed', 'running'] == [
+                (launch['outcome'] or {}).get('status')
+                for launch in self.service.launches.values()],
+            lambda: self.service.launches)
 
     def test_denial(self):
         self.refuse('evidence', keyservice.refusal(

@@ -24,6 +24,7 @@ from nova.compute import task_states
 import pytest
 
 from nova_sev_attest.virt import steps
+from nova_sev_attest.virt import waiting
 from tests.functional.virt import base
 from tests.functional.virt import keyservice
 
@@ -275,9 +276,17 @@ class StartingTest(base.SevTestCase):
             202, {'launch': {'id': launch_id, 'status': 'awaiting_session',
                              'expires_in': 600}})
         self.forget_events(self.server)
+        refused, refuse = [], waiting.NoOwnerWaits.begin
+
+        def begin(waits, server_id):
+            refused.append(server_id)
+            refuse(waits, server_id)
+
+        self.stub_out('nova_sev_attest.virt.waiting.NoOwnerWaits.begin',
+                      begin)
         self.restart_compute_service('compute1')
         self.assertEqual([], self.events(self.server))
-        self.assertIn('it waits for nobody', self.stdlog.logger.output)
+        self.assertEqual([self.server['id']], refused)
         self.assertEqual(1, len(self.service.order[2:]) - 1)
         # As soon as it has started, it waits as ever.
         self.refuse(None, None)

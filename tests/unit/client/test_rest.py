@@ -194,6 +194,15 @@ def test_deadline_that_is_over(requests_mock):
     assert requests_mock.call_count == 0
 
 
+def test_deadline_that_passes_just_before_a_request(requests_mock):
+    # Not over when it is looked at, over when it becomes the time-out.
+    now = iter([0.0, 0.5])
+    deadline = deadlines.Deadline(1, clock=lambda: next(now, 2.0))
+    with pytest.raises(exceptions.ServiceUnavailable, match='no time was'):
+        make_client().request('PUT', PATH, deadline=deadline)
+    assert not requests_mock.called
+
+
 def test_timeout_is_what_the_deadline_leaves(requests_mock):
     requests_mock.put(URL + PATH, json={})
     make_client(timeout=10).request('PUT', PATH,
