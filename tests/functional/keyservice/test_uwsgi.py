@@ -66,11 +66,16 @@ class Server:
             with contextlib.suppress(requests.RequestException):
                 answer = requests.get(self.url + '/healthcheck', timeout=5)
                 assert answer.status_code == 200
-                if self.output.count(' ready in ') >= WORKERS:
+                if self._all_have_loaded():
                     return
             assert self.process.poll() is None, self.output
             time.sleep(0.1)
         raise AssertionError(self.output)
+
+    def _all_have_loaded(self):
+        started = self.output.count('pawned uWSGI worker ')
+        return started >= WORKERS and (
+            self.output.count(' ready in ') >= started)
 
     def wait_until_said(self, text):
         """Wait for its log, which it writes after it has answered."""
@@ -105,6 +110,9 @@ def server(keyservice):
         found.wait_until_ready()
         yield found
     finally:
+        if found.process.poll() is None:
+            # A worker may have been replaced.
+            found.wait_until_ready()
         found.process.terminate()
         found.end()
 
