@@ -258,7 +258,9 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         finally:
             opened = self._opened_ahead.pop(instance.uuid, None)
             if opened is not None:
-                opened.give_up(why)
+                # Nova's failure, not one of a step: of any but its own
+                # exceptions the text may tell about the host.
+                opened.give_up(faults.to_show(why, instance.uuid))
 
     def _new_launch(self, context, technology, instance):
         settings = CONF.sev_attest

@@ -196,6 +196,18 @@ class OpenedAheadTest(base.SevTestCase):
                          self.service.only_launch()['outcome']['status'])
         self.assertIn('torn', self.service.only_launch()['outcome']['reason'])
 
+    def test_why_disks_fail_is_told_to_nobody_else(self):
+        def fail():
+            self._wait_for('create')
+            raise OSError('/a/path of the host')
+
+        self._with_disks(fail)
+        self.boot(self.sev_image, 'ERROR')
+        self._wait_for('outcome')
+        reason = self.service.only_launch()['outcome']['reason']
+        self.assertIn('OSError', reason)
+        self.assertNotIn('/a/path', reason)
+
     def test_disks_take_longer_than_a_session_waits(self):
         self._with_disks(lambda: self._wait_for('create'))
         self.stub_out('nova_sev_attest.virt.ahead.FRESH_SECONDS', -1)
