@@ -96,6 +96,16 @@ def test_nova_does_not_wait_for_a_guest_that_has_ended(
         assert bare.get_info(INSTANCE).state == power_state.SHUTDOWN
 
 
+@pytest.mark.parametrize('power_on, times', [(True, 1), (False, 0)])
+def test_no_launch_is_opened_for_a_guest_that_is_only_defined(
+        bare, power_on, times):
+    with mock.patch.object(libvirt_driver.LibvirtDriver, 'spawn'), \
+            mock.patch.object(driver.LibvirtDriver, '_opening_ahead',
+                              return_value=contextlib.nullcontext()) as open_:
+        bare.spawn(None, INSTANCE, None, [], None, {}, power_on=power_on)
+    assert open_.call_count == times
+
+
 @pytest.mark.parametrize('state, purpose', [
     (vm_states.RESCUED, 'rescue'), (vm_states.ACTIVE, 'boot'),
     (vm_states.STOPPED, 'boot'), (vm_states.ERROR, 'boot'),
