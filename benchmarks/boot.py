@@ -27,7 +27,6 @@ reports and other servers wait, too.
 
 import argparse
 import calendar
-import configparser
 import contextlib
 import itertools
 import json
@@ -42,10 +41,9 @@ import time
 
 from openstack import exceptions as sdk_exceptions
 
-from devstack.lab import credentials
 from devstack.lab import layout as lab_layout
 from devstack.lab import owner as lab_owner
-from tests.lab import gates
+from tests.lab import computes
 from tests.lab import standing
 from tests.lab import victims
 
@@ -84,7 +82,10 @@ class Cloud:
         """
         with contextlib.ExitStack() as stack:
             for zone, host in hosts.items():
-                stack.enter_context(self._driven(host, _DRIVERS[zone]))
+                stack.enter_context(computes.configured(host, {
+                    'DEFAULT': {'compute_driver': _DRIVERS[zone]},
+                    # The lab's is shorter than many servers at once take.
+                    'sev_attest': {'launch_timeout': str(_LAUNCH_SECONDS)}}))
                 stack.enter_context(self._zone(zone, host))
             yield
 
@@ -98,23 +99,6 @@ class Cloud:
             yield
         finally:
             cloud.delete_compute_quotas(project)
-
-    @contextlib.contextmanager
-    def _driven(self, host, driver):
-        original = host.configuration.read_text()
-        config = configparser.RawConfigParser(strict=False)
-        config.read_string(original)
-        config.set('DEFAULT', 'compute_driver', driver)
-        # The lab's is shorter than many servers at once take here.
-        config.set('sev_attest', 'launch_timeout', str(_LAUNCH_SECONDS))
-        try:
-            with host.configuration.open('w') as out:
-                config.write(out)
-            gates.restart(host)
-            yield
-        finally:
-            credentials.write_private(host.configuration, original)
-            gates.restart(host)
 
     @contextlib.contextmanager
     def _zone(self, name, host):

@@ -35,6 +35,7 @@ from nova_sev_attest.client import exceptions as client_exceptions
 from nova_sev_attest.client import launches
 from nova_sev_attest.virt import ahead
 from nova_sev_attest.virt import attesters
+from nova_sev_attest.virt import boot_files
 from nova_sev_attest.virt import conf
 from nova_sev_attest.virt import domain_xml
 from nova_sev_attest.virt import events
@@ -215,6 +216,11 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
                     LOG.warning('The platform has new keys: launching once '
                                 'more.', instance=instance)
                     continue
+                if launch.session is not None and isinstance(
+                        failure, client_exceptions.AttestationDenied):
+                    # For what was measured.
+                    boot_files.discard_partial(context, self._image_api,
+                                               launch)
                 faults.raise_for_nova(failure, instance.uuid, launch)
         if not pause:
             self._runs(launch)

@@ -19,16 +19,13 @@ it is in the product: nova-compute is only told another address of the key
 service.
 """
 
-import configparser
 import contextlib
 import threading
 import time
 
 from devstack.lab import compute_root
-from devstack.lab import credentials
-from devstack.lab import services
-from devstack.lab import supervision
 from nova_sev_attest.emulator import channel
+from tests.lab import computes
 from tests.lab import meddler
 
 REQUEST, ANSWER = 'request', 'answer'
@@ -126,30 +123,7 @@ def between(host):
 
     nova-compute is restarted at both ends.
     """
-    original = host.configuration.read_text()
     gates = Gates(host)
-    config = configparser.RawConfigParser(strict=False)
-    config.read_string(original)
-    config.set('sev_attest', 'endpoint_override', gates.url)
-    with gates.served():
-        try:
-            with host.configuration.open('w') as out:
-                config.write(out)
-            restart(host)
-            yield gates
-        finally:
-            credentials.write_private(host.configuration, original)
-            restart(host)
-
-
-def restart(host, seconds=120):
-    """Restart a host's nova-compute and wait until it is ready."""
-    name = host.service('nova-compute')
-    supervision.stop_service(host.layout, name)
-    since = time.time()
-    supervision.start_service(host.layout, name)
-    probe = services.table(host.layout)[name].probe
-    deadline = time.monotonic() + seconds
-    while (missing := probe(since)) is not None:
-        assert time.monotonic() < deadline, f'{name}: {missing}'
-        time.sleep(0.3)
+    with gates.served(), computes.configured(host, {
+            'sev_attest': {'endpoint_override': gates.url}}):
+        yield gates

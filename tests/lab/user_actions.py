@@ -41,6 +41,7 @@ from devstack.lab import layout as lab_layout
 from devstack.lab import owner as lab_owner
 from devstack.lab import services
 from devstack.lab import supervision
+from tests.lab import computes
 from tests.lab import standing
 from tests.lab import traces
 from tests.lab import victims
@@ -59,12 +60,17 @@ RESETTING = guest_build.COMMAND_LINE + ' rdinit=/none'
 RESCUE = ('root=/dev/vda console=tty0 console=ttyS0 console=hvc0 '
           'no_timer_check')
 _RECORDED = 'sev_attest_destroy'
+_SNAPSHOT_REFUSED = 'sev_attest_snapshot'
 _SECONDS = 90
 _POLL = 0.3
 
 
 class Unexpected(Exception):
     """The outcome is not the one that was promised."""
+
+
+class Refused(Exception):
+    """Nova took the request, and told the user of its refusal later."""
 
 
 @dataclasses.dataclass
@@ -182,6 +188,11 @@ class Actions:
     def unattested(self):
         return self._traces.unattested(self.server)
 
+    def host(self):
+        name = self._admin.get_server(self.server).compute_host
+        return next(host for host in self._layout.computes
+                    if host.name == name)
+
     def domain(self):
         """The server's domain, past Nova; on whichever host it is."""
         for host in self._layout.computes:
@@ -250,6 +261,26 @@ class Actions:
         self._nova.start_server(self.server)
         self.reach('ACTIVE')
 
+    def snapshot_cold(self):
+        """Nova's own would save the guest to a file, and start it again."""
+        with computes.configured(self.host(), {
+                'workarounds': {'disable_libvirt_livesnapshot': 'true'}}):
+            image = self._nova.create_server_image(
+                self.server, lab_owner.unique('snapshot'))
+            self.wait_for(lambda: not self._owner.cloud.image.find_image(
+                image.id), 'the snapshot is not given up')
+            self.reach('ACTIVE')
+        raise Refused(self._told('createImage', _SNAPSHOT_REFUSED))
+
+    def _told(self, action, event):
+        """What Nova shows an administrator of the last such action."""
+        request = next(shown.request_id for shown
+                       in self._admin.server_actions(self.server)
+                       if shown.action == action)
+        shown = self._admin.get_server_action(request, self.server)
+        return next(part.details for part in shown.events
+                    if part.event == event)
+
     def rescue(self, secrets=()):
         """Rescue it, under a policy that gives these to a rescue."""
         self._owner.attestation.policies.change(
@@ -297,9 +328,8 @@ class Actions:
 
     def evacuate(self):
         """Its host is lost: nova-compute and the guest end."""
-        name = self._admin.get_server(self.server).compute_host
-        host, = (host for host in self._layout.computes
-                 if host.name == name)
+        host = self.host()
+        name = host.name
         service = host.service('nova-compute')
         supervision.stop_service(self._layout, service)
         found, = self._admin.services(binary='nova-compute', host=name)
@@ -443,6 +473,8 @@ TABLE = (
     Action('live migration', REFUSED, Actions.live_migrate, cheap=True,
            refusal='migration|encrypt'),
     Action('live snapshot', RUNS_ON, Actions.snapshot),
+    Action('cold snapshot', REFUSED, Actions.snapshot_cold,
+           refusal='stop it first'),
     Action('snapshot, stopped; start', ANEW, Actions.snapshot_stopped),
     Action('rescue', BARE, Actions.rescue),
     Action('unrescue', ANEW, Actions.unrescue),
@@ -499,8 +531,8 @@ def _outcome(actions, action, before, result):
     if action.promised == REFUSED:
         try:
             action.do(actions)
-        except sdk_exceptions.HttpException as refusal:
-            result.message = str(refusal.details or refusal)
+        except (sdk_exceptions.HttpException, Refused) as refusal:
+            result.message = str(getattr(refusal, 'details', None) or refusal)
             if not re.search(action.refusal, result.message, re.IGNORECASE):
                 raise
             actions.check_runs_on(before)

@@ -133,16 +133,18 @@ class SevTestCase(base.ServersTestBase):
         self.plain_image = self._make_image('plain', {})
         self.sev_image = self._make_image('sev', {
             'hw_mem_encryption': 'True'})
-        kernel = self._make_image('kernel', {}, 'aki')
-        ramdisk = self._make_image('ramdisk', {}, 'ari')
+        kernel = self._make_image('kernel', {}, 'aki', len(KERNEL))
+        ramdisk = self._make_image('ramdisk', {}, 'ari', len(INITRD))
         self.kernel_image = self._make_image('sev-kernel', {
             'hw_mem_encryption': 'True', 'kernel_id': kernel,
             'ramdisk_id': ramdisk, 'os_command_line': COMMAND_LINE})
         self.nvram_image = self._make_image('sev-nvram', {
             'hw_mem_encryption': 'True', 'hw_firmware_stateless': 'False'})
 
-    def _make_image(self, name, properties, container_format='bare'):
+    def _make_image(self, name, properties, container_format='bare',
+                    size=None):
         image = copy.deepcopy(self.glance.image1)
+        image['size'] = size or image['size']
         image['id'] = getattr(uuids, name)
         image['container_format'] = container_format
         image['properties'].update({

@@ -13,6 +13,9 @@
 
 """Attested servers between two compute hosts."""
 
+import os
+import pathlib
+
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova import utils
 
@@ -175,6 +178,39 @@ class ReschedulingTest(base.SevTestCase):
             [[], ['start', 'measure', 'destroy']],
             sorted(self.events(server, host) for host in self.connections))
         self.assertIn('Another kernel.', self.fault(server))
+
+    def test_denial_for_a_kernel_that_the_host_has_in_part(self):
+        def lose(operation, launch_id):
+            if operation != 'evidence' or len(self.service.launches) > 1:
+                return None
+            for kernel in pathlib.Path(base.CONF.instances_path).glob(
+                    '*/kernel'):
+                os.truncate(kernel, 3)
+            return keyservice.refusal(
+                403, 'attestation.kernel_not_allowed', 'Another kernel.')
+
+        self.service.interfere = lose
+        server = self.boot(self.kernel_image)
+        self._assert_launched_on_one_after(
+            server, ['start', 'measure', 'destroy'])
+        self.assertEqual(2, len(self.service.launches))
+
+    def test_denial_before_anything_was_measured(self):
+        make = base.driver.LibvirtDriver._create_image
+
+        def make_in_part(driver, context, instance, *args, **kwargs):
+            made = make(driver, context, instance, *args, **kwargs)
+            os.truncate(pathlib.Path(
+                base.CONF.instances_path, instance.uuid, 'kernel'), 3)
+            return made
+
+        self.stub_out('nova.virt.libvirt.LibvirtDriver._create_image',
+                      make_in_part)
+        self.refuse('create', keyservice.refusal(
+            403, 'attestation.policy_missing', 'No attestation policy.'))
+        server = self.boot(self.kernel_image, 'ERROR')
+        self.assertIn('No attestation policy.', self.fault(server))
+        self.assertEqual(1, len(self.service.order))
 
     def test_service_that_cannot_be_asked(self):
         self.flags(group='sev_attest',
