@@ -28,6 +28,7 @@ refused, for nothing would guard it.
 """
 
 import contextlib
+import threading
 import types
 
 from nova import exception
@@ -218,3 +219,8 @@ def guard_host(host):
     if _is_exactly(host, GuardedHost):
         host.__class__ = GuardedHost
         host._attestation_permits = set()
+        # With native threads, Nova hears that libvirtd is gone in whichever
+        # thread notices, which may hold this lock: while it asks whether the
+        # connection is still good. It must not wait for itself, or no guest
+        # here could be destroyed any more.
+        host._wrapped_conn_lock = threading.RLock()

@@ -10,8 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import threading
 from unittest import mock
 
+import libvirt
 from nova import exception
 from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import host as libvirt_host
@@ -205,6 +207,28 @@ def test_permit_ends_with_its_block(host):
         raise KeyboardInterrupt
     with pytest.raises(exceptions.UnattestedRun):
         guest.launch()
+
+
+def test_libvirtd_that_goes_away_while_it_is_asked(host):
+    """It is told to whoever asks, under Nova's lock of the connection."""
+    gone, back = mock.Mock(), mock.Mock()
+    # As Nova does with native threads, whatever these tests run with.
+    told = libvirt_host._ThreadingLibvirtEventHandler(host._connection_closed)
+
+    def go_away():
+        told._queue_event({'conn': gone, 'reason': 1})
+        raise fakes.libvirt_error('client socket is closed',
+                                  domain=libvirt.VIR_FROM_RPC)
+
+    gone.getLibVersion.side_effect = go_away
+    host._wrapped_conn = gone
+    found = []
+    with mock.patch.object(host, '_get_new_connection', return_value=back):
+        asking = threading.Thread(
+            target=lambda: found.append(host.get_connection()), daemon=True)
+        asking.start()
+        asking.join(10)
+    assert found == [back]
 
 
 @pytest.mark.parametrize('novas, ours, make', [
