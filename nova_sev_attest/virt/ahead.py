@@ -74,8 +74,11 @@ class OpenedAhead(steps.Step):
     def is_usable(self, technology):
         """Whether a boot may take over, or has to open a launch anew.
 
+        Known once it is opened, or could not be: that is waited for.
+
         :param technology: of the domain that is to be launched
         """
+        self.wait()
         return (self.launch.technology == technology
                 and self._clock() - self._opened_at <= FRESH_SECONDS)
 

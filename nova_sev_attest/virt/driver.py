@@ -230,7 +230,6 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
         """A launch, and the step that opens it."""
         opened = self._opened_ahead.pop(instance.uuid, None)
         if opened is not None:
-            opened.wait()
             if opened.is_usable(technology):
                 return opened.launch, opened
             opened.give_up(exceptions.AttestationFault(

@@ -152,7 +152,6 @@ def test_nothing_to_close_where_it_could_not_be_opened(world):
 def test_usable_while_fresh_and_for_its_technology(world):
     opened = world.open()
     world.may_answer.set()
-    opened.wait()
     assert opened.is_usable('amd-sev') and not opened.is_usable('amd-sev-es')
     world.clock = ahead.FRESH_SECONDS
     assert opened.is_usable('amd-sev')
@@ -165,7 +164,6 @@ def test_the_clock_starts_with_the_session(world):
     opened = world.open()
     world.clock = 100.0
     world.may_answer.set()
-    opened.wait()
     assert opened.is_usable('amd-sev')
 
 
