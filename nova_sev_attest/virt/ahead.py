@@ -25,6 +25,8 @@ from nova_sev_attest.virt import steps
 
 #: Begins the names of the threads.
 OPENING = 'sev-attest-open-'
+#: Logged where the disks were faster.
+WAITS = 'waits for its session'
 #: Seconds for which a session may wait for disks. The key service ends
 #: launches whose evidence does not come in time ([launches] expiry).
 FRESH_SECONDS = 30
@@ -69,6 +71,8 @@ class OpenedAhead(steps.Step):
 
     def wait(self):
         """Wait until the launch is opened, or could not be."""
+        if self._thread.is_alive():
+            self.launch.log(WAITS)
         self._thread.join()
 
     def is_usable(self, technology):
