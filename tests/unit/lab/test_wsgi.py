@@ -10,12 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import contextlib
+import http.client
 import io
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from urllib import parse
 
 import pytest
 import requests
@@ -36,6 +39,15 @@ def application(environ, start_response):
 
 def paste(global_conf):
     return application
+
+
+def reading(environ, start_response):
+    source = environ['wsgi.input']
+    body = source.read()
+    if hasattr(source, 'close'):
+        source.close()
+    start_response('200 OK', [('Content-Length', str(len(body)))])
+    return [body]
 '''
 _PASTE = '[app:main]\npaste.app_factory = served:paste\n'
 
@@ -93,6 +105,19 @@ def test_application_is_the_name_by_default(serve):
 def test_serves_a_paste_file(serve, tmp_path):
     process, url = serve(f'paste:{tmp_path}/paste.ini')
     assert get(url, process).status_code == 203
+
+
+def test_an_upload_leaves_its_connection_open(serve):
+    process, url = serve('served:reading')
+    get(url, process)
+    connection = http.client.HTTPConnection(
+        parse.urlsplit(url).netloc, timeout=5)
+    with contextlib.closing(connection):
+        for body in (b'one\ntwo', b'three'):
+            connection.request('PUT', '/', iter([body]),
+                               encode_chunked=True)
+            # It fails where the server has closed the connection.
+            assert connection.getresponse().read() == body
 
 
 def test_the_log_has_a_line_for_each_answer():
