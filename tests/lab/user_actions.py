@@ -505,13 +505,16 @@ def run(actions, action):
     """Do one action; returns its Result."""
     result = Result(action.name, action.promised)
     begun = time.monotonic()
-    before = actions.seen()
+    server, before = actions.server, actions.seen()
     ran_before = actions.unattested()
     try:
         result.outcome = _outcome(actions, action, before, result)
     except (Unexpected, lab_owner.OwnerError, libvirt.libvirtError,
             sdk_exceptions.SDKException) as error:
         result.outcome = f'{type(error).__name__}: {error}'
+    if actions.server != server:
+        # The action was done to one of its own.
+        before, ran_before = (0, 0), []
     result.launches = actions.seen()[0] - before[0]
     result.seconds = round(time.monotonic() - begun, 1)
     # What an operator runs behind Nova's back ran, and was destroyed.
