@@ -58,11 +58,13 @@ class Lab:
         an earlier call was interrupted.
 
         :raises LabError: when something does not get ready; what runs stays
-            running, for a look at it.
+            running, for a look at it. Or when it is up at other ports.
         """
         self._take_lock()
         is_up = supervision.answers(self.layout)
-        if not is_up:
+        if is_up:
+            self._require_same_ports()
+        else:
             # Never under the feet of what runs in them.
             self._build_roots()
         configuration.write(self.layout)
@@ -106,6 +108,16 @@ class Lab:
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self.layout.clouds, self.layout.openrc):
             path.unlink(missing_ok=True)
+
+    def _require_same_ports(self):
+        """What runs would be left at its ports, and looked for at others."""
+        clouds = self.layout.clouds
+        if clouds.exists() and (
+                self.layout.url('keystone') not in clouds.read_text()):
+            raise errors.LabError(
+                f'it is up, but not at ports {self.layout.port_base} and up. '
+                f'Set LAB_PORT_BASE as you did when you brought it up, or '
+                f'bring it down first.')
 
     def start(self, name):
         """Start one service and wait until it is ready."""

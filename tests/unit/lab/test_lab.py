@@ -95,6 +95,13 @@ def test_a_service_that_does_not_get_ready_is_not_waited_for_long(
         lab.start('base')
 
 
+def test_up_at_other_ports_is_refused_before_anything_is_written(lab):
+    lab.layout.clouds.write_text('auth_url: http://127.0.0.1:1024/v3\n')
+    with pytest.raises(errors.LabError, match='LAB_PORT_BASE'):
+        lab.up()
+    assert not lab.layout.openrc.exists()
+
+
 def test_stop_stops_one(lab):
     lab.start('base')
     lab.start('top')
