@@ -40,8 +40,9 @@ def test_the_matrix_has_a_cell_for_each_victim_at_each_step():
     found = crash_matrix.cells()
     assert len(found) >= 40
     assert len(crash_matrix.cells(quick=True)) == len(crash_matrix.QUICK)
-    assert [step.name for victim, step in crash_matrix.cells(['MariaDB'])
-            ] == [step.name for step in crash_matrix.STEPS]
+    for victim, left_out in (('nova-compute', 0), ('MariaDB', 1)):
+        assert [step for _, step in crash_matrix.cells([victim])] == list(
+            crash_matrix.STEPS[left_out:])
     assert len(crash_matrix.cells(['MariaDB:session made'])) == 1
 
 
