@@ -71,6 +71,7 @@ class Launch:
     :ivar purpose: what it is for, launches.BOOT or launches.RESCUE
     :ivar deadline: Deadline of what is under way
     :ivar platform: the certificates that were shown
+    :ivar hashing: its boot files, see claims.begin()
     :ivar released: whether this run of the guest was marked as attested
     :ivar ran_early: set, by whoever heard of it, when the guest was resumed
         before that
@@ -97,6 +98,7 @@ class Launch:
     identity: launches.LaunchIdentity = dataclasses.field(
         default_factory=new_identity)
     platform: object = None
+    hashing: dict = dataclasses.field(default_factory=dict)
     guest: object = None
     session: object = None
     release: object = None
@@ -224,6 +226,7 @@ class StartPaused(Step):
     def execute(self, launch):
         launch.attester.prepare(launch.domain, launch.session)
         domain_xml.mark_pending(launch.domain, launch.identity.id)
+        launch.hashing = claims.begin(launch.domain, launch.deadline)
         with launch.host.permit_start(launch.instance.uuid):
             launch.guest = launch.start(domain_xml.to_text(launch.domain))
         launch.log('guest started, paused')
@@ -252,7 +255,7 @@ class SendEvidence(Step):
         launch.check()
         evidence = launch.attester.read_evidence(launch.guest)
         domain = domain_xml.parse(launch.guest.get_xml_desc())
-        claimed = claims.gather(domain, launch.deadline)
+        claimed = claims.gather(domain, launch.deadline, launch.hashing)
         with waiting.allowed(launch) as wait:
             launch.release = launch.transport.send_evidence(
                 launch.identity, launch.technology, evidence, claimed,

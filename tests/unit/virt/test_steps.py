@@ -10,7 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from concurrent import futures
 import contextlib
+import hashlib
 import types
 from unittest import mock
 
@@ -124,6 +126,30 @@ def test_the_key_service_hears_what_it_is_for(world, purpose):
     assert world.log[0][-1] == purpose
     assert world.names() == ['create', 'permit', 'start', 'no permit',
                              'evidence', 'setMetadata', 'resume', 'outcome']
+
+
+def test_boot_files_are_hashed_while_the_guest_is_started(world, tmp_path):
+    files = {}
+    for name in ('kernel', 'ramdisk'):
+        files[name] = tmp_path / name
+        files[name].write_text(name)
+    world.domain.xml = fakes.DOMAIN.replace('/i/', f'{tmp_path}/')
+    world.launch.domain = domain_xml.parse(world.domain.xml)
+    start = world.start
+
+    def start_and_change(xml):
+        begun = world.launch.hashing
+        assert set(begun) == {str(path) for path in files.values()}
+        futures.wait(begun.values(), 30)
+        for path in files.values():
+            path.write_text('changed')
+        return start(xml)
+
+    world.launch.start = start_and_change
+    world.run()
+    claimed = next(entry for entry in world.log if entry[0] == 'evidence')[-1]
+    assert claimed['kernel_sha256'] == hashlib.sha256(b'kernel').hexdigest()
+    assert claimed['initrd_sha256'] == hashlib.sha256(b'ramdisk').hexdigest()
 
 
 def test_identity_is_fresh_and_hidden():
