@@ -16,7 +16,7 @@ The same flavor, image and emulated platform, once under this project's driver
 and once under Nova's own: one of the lab's compute hosts runs the one, the
 other the other, and at half time they change places. Servers are created in
 pairs, one on each, in alternating order, and timed from the request to the
-moment at which Nova's API shows them as ACTIVE.
+moment at which Nova writes that they are ACTIVE.
 
     python -m benchmarks.boot --json
 
@@ -40,7 +40,9 @@ import threading
 import time
 
 from openstack import exceptions as sdk_exceptions
+import pymysql
 
+from devstack.lab import credentials
 from devstack.lab import layout as lab_layout
 from devstack.lab import owner as lab_owner
 from tests.lab import computes
@@ -53,6 +55,8 @@ _DRIVERS = {ATTESTING: 'sev_attest.LibvirtDriver',
 # The driver's own default.
 _LAUNCH_SECONDS = 60
 _POLL = 0.1
+# Seconds between two looks into the database.
+_LOOK = 0.01
 _SECONDS = 180
 _RESAMPLES = 5000
 _REQUEST = re.compile(
@@ -73,6 +77,10 @@ class Cloud:
         self._flavors = {}
         self._plain = project.owner.upload_image(
             'plain', project.guest.disk, 'raw')
+        self._database = pymysql.connect(
+            host='127.0.0.1', port=self._layout.port('mariadb'), user='lab',
+            password=credentials.load(self._layout)['database'],
+            database='nova', autocommit=True)
 
     @contextlib.contextmanager
     def zones(self, hosts):
@@ -126,6 +134,23 @@ class Cloud:
             metadata={'attestation_policy':
                       self._project.policy['name']}).id
 
+    def _rest(self, server):
+        """Wait until Nova has written that a server is at rest.
+
+        Its API shows so from then on. To ask that would be a part of what is
+        measured: it takes two processors half of the time.
+        """
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline:
+            with self._database.cursor() as cursor:
+                cursor.execute('SELECT vm_state FROM instances '
+                               'WHERE uuid = %s', [server])
+                if cursor.fetchone() in (('active',), ('error',)):
+                    return
+            time.sleep(_LOOK)
+        raise lab_owner.OwnerError(
+            f'server {server} is not at rest after {_SECONDS} s')
+
     def wait(self, server, status='ACTIVE'):
         """Wait until a server is at rest; returns how it is then."""
         deadline = time.monotonic() + _SECONDS
@@ -157,8 +182,9 @@ class Cloud:
         """Milliseconds from the request for a server to ACTIVE."""
         begun = time.monotonic()
         server = self.create(zone, plain)
-        shown = self.wait(server)
+        self._rest(server)
         seconds = time.monotonic() - begun
+        shown = self._nova.get_server(server)
         self.delete(server)
         if shown.status != 'ACTIVE':
             raise lab_owner.OwnerError(
