@@ -30,19 +30,19 @@ help_*, complete_*, other_*
 """
 
 import argparse
-from importlib import metadata
 import json
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 
 TARGETS = {'sev_attest_wall': 0.5, 'help_added_wall': 0.2,
            'complete_added_wall': 0.2, 'other_added_wall': 0.2}
-_PACKAGE, _DISTRIBUTION = 'nova_sev_attest', 'nova-sev-attest'
+_PACKAGE = 'nova_sev_attest'
 _OPENSTACK = 'import sys; from openstackclient import shell; ' \
              'sys.exit(shell.main())'
 _SEV_ATTEST = f'import sys; from {_PACKAGE}.cmd.sev_attest import app; ' \
@@ -62,8 +62,7 @@ class _Side:
         self._packages = folder / 'packages'
         self._packages.mkdir(parents=True)
         self._cache = folder / 'cache'
-        site = pathlib.Path(metadata.distribution(
-            _DISTRIBUTION).locate_file(''))
+        site = pathlib.Path(sysconfig.get_path('purelib'))
         for path in site.iterdir():
             if not path.name.startswith(_PACKAGE) or (
                     ours and path.suffix == '.dist-info'):

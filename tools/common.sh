@@ -137,7 +137,7 @@ install_project() {
         else
             export PBR_VERSION=0.0.0
         fi
-        quietly "$VENV/wheel.log" "$VENV/bin/python" -m pip install \
+        quietly "$VENV/wheel.log" "$VENV/bin/python" -I -m pip install \
             --no-build-isolation --no-deps --no-index --force-reinstall .
     )
     rm -rf "$copy"
@@ -166,7 +166,7 @@ prepare_python() {
         say "installing $(grep -c '==' "$CHECKOUT/requirements-lock.txt")" \
             "Python packages (one to two minutes)"
         # The lock is whole, so there is nothing to resolve.
-        quietly "$VENV/pip.log" "$VENV/bin/python" -m pip install \
+        quietly "$VENV/pip.log" "$VENV/bin/python" -I -m pip install \
             --no-deps --no-input -r "$CHECKOUT/requirements-lock.txt"
         echo "$wanted" >"$VENV/lock.stamp"
         rm -f "$VENV/tree.stamp"
