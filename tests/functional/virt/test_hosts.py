@@ -195,7 +195,7 @@ class ReschedulingTest(base.SevTestCase):
             server, ['start', 'measure', 'destroy'])
         self.assertEqual(2, len(self.service.launches))
 
-    def test_denial_before_anything_was_measured(self):
+    def _make_kernels_in_part(self):
         make = base.driver.LibvirtDriver._create_image
 
         def make_in_part(driver, context, instance, *args, **kwargs):
@@ -206,11 +206,21 @@ class ReschedulingTest(base.SevTestCase):
 
         self.stub_out('nova.virt.libvirt.LibvirtDriver._create_image',
                       make_in_part)
+
+    def test_denial_before_anything_was_measured(self):
+        self._make_kernels_in_part()
         self.refuse('create', keyservice.refusal(
             403, 'attestation.policy_missing', 'No attestation policy.'))
         server = self.boot(self.kernel_image, 'ERROR')
         self.assertIn('No attestation policy.', self.fault(server))
         self.assertEqual(1, len(self.service.order))
+
+    def test_no_answer_about_a_kernel_that_the_host_has_in_part(self):
+        self._make_kernels_in_part()
+        self.refuse('evidence', (503, b''))
+        server = self.boot(self.kernel_image, 'ERROR')
+        self.assertIn('key service gave no answer', self.fault(server))
+        self.assertEqual(1, len(self.service.launches))
 
     def test_service_that_cannot_be_asked(self):
         self.flags(group='sev_attest',
