@@ -109,16 +109,6 @@ class Lab:
         for path in (self.layout.clouds, self.layout.openrc):
             path.unlink(missing_ok=True)
 
-    def _require_same_ports(self):
-        """What runs would be left at its ports, and looked for at others."""
-        clouds = self.layout.clouds
-        if clouds.exists() and (
-                self.layout.url('keystone') not in clouds.read_text()):
-            raise errors.LabError(
-                f'it is up, but not at ports {self.layout.port_base} and up. '
-                f'Set LAB_PORT_BASE as you did when you brought it up, or '
-                f'bring it down first.')
-
     def start(self, name):
         """Start one service and wait until it is ready."""
         self._starter(self._service(name), time.time())(threading.Event())
@@ -222,6 +212,16 @@ class Lab:
             raise errors.LabError(f'there is no service {name!r}; there '
                                   f'are: {", ".join(self.services)}')
         return self.services[name]
+
+    def _require_same_ports(self):
+        """What runs would be left at its ports, and looked for at others."""
+        clouds = self.layout.clouds
+        if clouds.exists() and (
+                self.layout.url('keystone') not in clouds.read_text()):
+            raise errors.LabError(
+                f'it is up, but not at ports {self.layout.port_base} and up. '
+                f'Set LAB_PORT_BASE as you did when you brought it up, or '
+                f'bring it down first.')
 
     def _require_running(self):
         if not supervision.answers(self.layout):
