@@ -486,21 +486,36 @@ class LibvirtDriver(libvirt_driver.LibvirtDriver):
 
     def update_provider_tree(self, provider_tree, nodename,
                              allocations=None):
-        """Also say whether this host attests; see traits."""
-        traits.update(provider_tree, nodename, self._attested(),
-                      self._attesters)
+        """Also say whether this host attests; see traits.
+
+        While libvirt is away that cannot be told, and stays as it was said:
+        Nova comes here when a launch fails for it, and again in a minute.
+        """
+        try:
+            attested = self._attested()
+        except exception.HypervisorUnavailable:
+            LOG.warning('Whether this host attests cannot be told without '
+                        'libvirt; its traits stay as they are')
+        else:
+            traits.update(provider_tree, nodename, attested, self._attesters)
         super().update_provider_tree(provider_tree, nodename, allocations)
 
     def _attested(self):
-        """The technologies that this host offers and can attest."""
+        """The technologies that this host offers and can attest.
+
+        :raises HypervisorUnavailable: libvirt is gone
+        """
         able = []
         for technology, attester in self._attesters.items():
             if not attester.is_offered_by(self._host):
                 continue
+            connection = self._host.get_connection()
             try:
-                self._platforms.read(technology, attester,
-                                     self._host.get_connection())
+                self._platforms.read(technology, attester, connection)
             except Exception as error:
+                if self._host.get_connection() is not connection:
+                    # It was lost meanwhile, which says nothing of the host.
+                    raise exception.HypervisorUnavailable() from error
                 LOG.warning('This host offers %(technology)s and cannot '
                             'attest it: %(error)s',
                             {'technology': technology, 'error': error})

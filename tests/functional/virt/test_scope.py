@@ -12,6 +12,7 @@
 
 """Which servers are attested, and what such a server may not do."""
 
+import copy
 from unittest import mock
 
 from nova import context
@@ -88,6 +89,34 @@ class FlavorTest(base.SevTestCase):
         server = self.boot(self.sev_image,
                            flavorRef=f'http://fake.server/{flavor}')
         self.assertEqual(base.LAUNCH, self.events(server))
+
+    def _look_again(self, get_certificates):
+        """Nova's look at a host, to which libvirt has a new connection."""
+        host = self.computes['compute1'].driver._host
+        self._reconnect(host)
+        self.stub_out('tests.functional.virt.fakes.Connection.getSEVInfo',
+                      lambda connection, flags=0: get_certificates(host))
+        self._run_periodics()
+        return self._traits()
+
+    def _reconnect(self, host):
+        another = copy.copy(host.get_connection())
+        host.get_connection = lambda: another
+
+    def test_host_that_lost_its_certificates_attests_no_more(self):
+        self.start_sev_compute()
+        self.assertEqual(set(), self._look_again(
+            mock.Mock(side_effect=RuntimeError)))
+
+    def test_host_whose_libvirt_went_away_is_still_demanded(self):
+        self.start_sev_compute()
+        before = self._traits()
+
+        def lose(host):
+            self._reconnect(host)
+            raise fakelibvirt.make_libvirtError(
+                fakelibvirt.libvirtError, 'End of file while reading data')
+        self.assertEqual(before, self._look_again(lose))
 
     def test_api_validates_our_extra_specs(self):
         flavor = self._create_flavor(extra_spec={

@@ -91,6 +91,9 @@ RUN = (
     By('tests/lab/test_documentation.py::test_the_page_of_the_lab',
        ('source .lab/openrc .*', 'openstack server list',
         'tools/lab (status|stop|up barbican).*')),
+    By('tests/lab/test_documentation.py::'
+       'test_a_flavor_can_demand_a_host_that_attests',
+       ('openstack flavor set .*',), 'doc/source/operator/compute.rst'),
     By('tests/lab/conftest.py::layout', ('tools/lab (up|down)( +#.*)?',)),
 )
 #: Commands whose work tests do by what lies beneath the command.

@@ -17,6 +17,7 @@ from unittest import mock
 
 from nova.compute import power_state
 from nova.compute import vm_states
+from nova import exception
 from nova.virt.libvirt import driver as libvirt_driver
 import pytest
 import stevedore
@@ -215,3 +216,51 @@ def test_attester_that_cannot_be_loaded_stops_the_driver():
                            return_value=[broken]):
         with pytest.raises(RuntimeError, match='broken'):
             driver.attesters.load()
+
+
+@pytest.fixture
+def offering(bare):
+    """A driver on a host that offers one technology."""
+    bare._host = mock.Mock()
+    bare._platforms = mock.Mock()
+    bare._attesters = {'amd-sev': mock.Mock()}
+    return bare
+
+
+def _updated(offering):
+    """The technologies that are said to be attested; None if unchanged."""
+    with (mock.patch.object(libvirt_driver.LibvirtDriver,
+                            'update_provider_tree') as stock,
+          mock.patch.object(driver.traits, 'update') as update):
+        offering.update_provider_tree('tree', 'node')
+    stock.assert_called_once_with('tree', 'node', None)
+    if not update.called:
+        return None
+    tree, node, attested, known = update.call_args.args
+    assert (tree, node, known) == ('tree', 'node', offering._attesters)
+    return attested
+
+
+def test_a_host_says_what_it_attests(offering):
+    assert _updated(offering) == ['amd-sev']
+
+
+def test_a_host_without_certificates_says_that_it_attests_nothing(offering):
+    offering._platforms.read.side_effect = RuntimeError
+    assert _updated(offering) == []
+
+
+def test_a_host_without_libvirt_stays_what_it_was_said_to_be(offering):
+    offering._host.get_connection.side_effect = (
+        exception.HypervisorUnavailable)
+    assert _updated(offering) is None
+
+
+@pytest.mark.parametrize('afterwards', [
+    mock.sentinel.another, exception.HypervisorUnavailable])
+def test_a_host_whose_libvirt_ends_meanwhile_stays_what_it_was_said_to_be(
+        offering, afterwards):
+    offering._host.get_connection.side_effect = [
+        mock.sentinel.connection, afterwards]
+    offering._platforms.read.side_effect = RuntimeError
+    assert _updated(offering) is None
