@@ -128,27 +128,44 @@ def hypervisor(host):
 
 
 def compute(host, since):
-    """Nova believes in a compute host, and placement in its SEV slots.
+    """Nova may give a compute host servers, and placement has its SEV slots.
 
     :param since: seconds since the epoch; reports from before do not count.
     """
     try:
         with admin(host.layout) as cloud:
-            reports = [
-                service.updated_at for service in cloud.compute.services(
-                    binary='nova-compute', host=host.name)
-                if service.state == 'up' and service.updated_at]
-            if not reports or _seconds(reports[0]) < since:
-                return 'no report yet'
-            providers = cloud.placement.get(
-                '/resource_providers',
-                microversion='1.14').json()['resource_providers']
+            services = list(cloud.compute.services(
+                binary='nova-compute', host=host.name))
+            return (_reported(services, since) or
+                    _placed(cloud.placement, host, services[0]))
     except (auth_exceptions.ClientException, sdk_exceptions.SDKException,
             OSError) as error:
         return str(error)
-    if f'{host.name}_amd_sev' not in {provider['name']
-                                      for provider in providers}:
+
+
+def _reported(services, since):
+    if not any(service.state == 'up' and service.updated_at and
+               _seconds(service.updated_at) >= since for service in services):
+        return 'no report yet'
+    if (services[0].disabled_reason or '').startswith('AUTO:'):
+        # An operator's reason does not start so.
+        return f'disabled itself: {services[0].disabled_reason}'
+    return None
+
+
+def _placed(placement, host, service):
+    providers = {provider['name']: provider['uuid'] for provider in
+                 placement.get('/resource_providers', microversion='1.14')
+                 .json()['resource_providers']}
+    if f'{host.name}_amd_sev' not in providers:
         return 'no SEV slots in placement yet'
+    traits = placement.get(
+        f'/resource_providers/{providers[host.name]}/traits',
+        microversion='1.6').json()['traits']
+    # Nova tells it in one attempt, and if that fails with its next look at
+    # the host's resources.
+    if service.status == 'enabled' and 'COMPUTE_STATUS_DISABLED' in traits:
+        return 'placement was not told that it is enabled'
     return None
 
 

@@ -77,7 +77,6 @@ def recover(layout, victim, since):
         have reported after that.
     :returns: names of the services that were not running.
     """
-    table = services.table(layout)
     ended = []
     if victim.service is not None:
         _wait(lambda: _state(layout, victim.service) != 'RUNNING',
@@ -90,10 +89,16 @@ def recover(layout, victim, since):
         if state['statename'] != 'RUNNING':
             ended.append(name)
             supervision.start_service(layout, name)
-    for name in {*ended, *victim.affects}:
+    wait_for(layout, {*ended, *victim.affects}, since)
+    return ended
+
+
+def wait_for(layout, names, since):
+    """Wait until services work; recover() says since when."""
+    table = services.table(layout)
+    for name in names:
         _wait(lambda: table[name].probe(since) is None,
               f'{name} does not come back')
-    return ended
 
 
 def _wait(condition, text):

@@ -10,10 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import calendar
 import contextlib
 import http.server
 import socket
 import threading
+from unittest import mock
 
 import pytest
 
@@ -104,3 +106,66 @@ def test_compute_is_not_ready_without_keystone(layout):
     layout.clouds.write_text(configuration.clouds(
         layout, dict.fromkeys(configuration.CLOUD_USERS, 'x')))
     assert probes.compute(layout.computes[0], 0)
+
+
+@pytest.fixture
+def cloud(layout, monkeypatch):
+    """A cloud with one compute host, which servers may be given to."""
+    host = layout.computes[0].name
+    service = mock.Mock(status='enabled', state='up', disabled_reason=None,
+                        updated_at='2026-01-02T03:04:05.000000')
+    made = mock.MagicMock(service=service, traits=['CUSTOM_SEV_ATTEST'],
+                          providers=[host, f'{host}_amd_sev'])
+    made.__enter__.return_value = made
+    made.compute.services.return_value = [service]
+
+    def get(path, microversion):
+        shown = ({'resource_providers': [
+            {'name': name, 'uuid': f'of-{name}'} for name in made.providers]}
+            if path == '/resource_providers' else {'traits': made.traits})
+        if path not in ('/resource_providers',
+                        f'/resource_providers/of-{host}/traits'):
+            raise AssertionError(path)
+        return mock.Mock(json=lambda: shown)
+
+    made.placement.get = get
+    monkeypatch.setattr(probes, 'admin', lambda layout: made)
+    return made
+
+
+_REPORTED = calendar.timegm((2026, 1, 2, 3, 4, 5))
+
+
+def test_compute_is_ready_when_servers_may_come(layout, cloud):
+    assert probes.compute(layout.computes[0], _REPORTED) is None
+
+
+def test_an_old_report_does_not_count(layout, cloud):
+    assert 'report' in probes.compute(layout.computes[0], _REPORTED + 1)
+
+
+@pytest.mark.parametrize('change, told', [
+    ({'state': 'down'}, 'no report'),
+    ({'updated_at': None}, 'no report'),
+    ({'status': 'disabled', 'disabled_reason': 'AUTO: Connection lost'},
+     'Connection lost')])
+def test_compute_is_not_ready_while_nova_leaves_it_out(
+        layout, cloud, change, told):
+    cloud.service.configure_mock(**change)
+    assert told in probes.compute(layout.computes[0], 0)
+
+
+def test_compute_is_not_ready_before_placement_has_its_slots(layout, cloud):
+    del cloud.providers[1]
+    assert 'slots' in probes.compute(layout.computes[0], 0)
+
+
+@pytest.mark.parametrize('status, told', [
+    ('enabled', 'placement'), ('disabled', None)])
+def test_compute_is_not_ready_while_placement_leaves_it_out(
+        layout, cloud, status, told):
+    """Where it was an operator who disabled it, nothing is missing."""
+    cloud.service.status = status
+    cloud.traits.append('COMPUTE_STATUS_DISABLED')
+    found = probes.compute(layout.computes[0], 0)
+    assert found is None if told is None else told in found
