@@ -15,8 +15,9 @@
 An operator may start, resume or reset a domain with libvirt's own tools, and
 a future Nova may find a way past the guard. libvirt tells of it when it
 happened, and not before. Then a domain that carries our mark, runs, and was
-not released in this run is destroyed, and it is written down: in the log, as
-an instance action of the server, and as the error notification of a power-off.
+not released in this run is destroyed, and it is written down, whether or not it
+could be: in the log, as an instance action of the server, and as the error
+notification of a power-off.
 What libvirt did not tell, for nova-compute was not there to hear it, is
 noticed at the next look: when nova-compute starts, and with every update of
 its resources, once a minute. So is a guest whose launch failed and that could
@@ -61,6 +62,8 @@ class Watch:
         self._host_name = host_name
         self._launches = launches
         self._left = {}
+        # (server, run) of unattested runs that are written down.
+        self._written = set()
 
     def left(self, launch):
         """Take over a launch whose guest could not be destroyed."""
@@ -91,7 +94,12 @@ class Watch:
         """
         for launch in list(self._left.values()):
             self._destroy_left(launch)
-        return [guest.uuid for guest in self._host.list_guests()
+        # A test's stand-ins are Nova's.
+        guests = [guest for guest in self._host.list_guests()
+                  if isinstance(guest, guard.GuardedGuest)]
+        # libvirtd counts runs from its own start.
+        self._written &= {(guest.uuid, guest.id) for guest in guests}
+        return [guest.uuid for guest in guests
                 if self._stop_if_unattested(guest)]
 
     def _destroy_left(self, launch):
@@ -114,35 +122,53 @@ class Watch:
             LOG.debug('libvirt is gone: the next look will tell',
                       exc_info=True)
             return
-        if guest is not None:
+        if isinstance(guest, guard.GuardedGuest):
             self._stop_if_unattested(guest)
 
     def _stop_if_unattested(self, guest):
+        """Whether the guest ran unattested and is destroyed."""
         try:
-            if not self._runs_unattested(guest):
-                return False
+            run = self._unattested_run(guest)
             uuid = guest.uuid
-            guest.poweroff()
         except Exception:
             # Domains come and go while one looks.
             LOG.debug('A domain could not be looked at', exc_info=True)
             return False
-        LOG.error('Server %s ran without having been attested in this '
-                  'launch: something started or resumed its domain behind '
-                  'Nova\'s back. It was destroyed.', uuid)
-        self._write_down(uuid)
+        if run is None:
+            return False
+        destroyed = self._destroy(guest, uuid)
+        # An event and a look may find the same run, and one that could not
+        # be destroyed is found again.
+        if (uuid, run) not in self._written:
+            self._written.add((uuid, run))
+            LOG.error('Server %s ran without having been attested in this '
+                      'launch: something started or resumed its domain '
+                      'behind Nova\'s back.', uuid)
+            self._write_down(uuid)
+        return destroyed
+
+    @staticmethod
+    def _destroy(guest, uuid):
+        try:
+            guest.poweroff()
+        except Exception:
+            # Or it has ended by itself.
+            LOG.exception('Server %s, which runs unattested, could not be '
+                          'destroyed; the next look tries it again', uuid)
+            return False
+        LOG.warning('Server %s, which ran unattested, was destroyed', uuid)
         return True
 
-    def _runs_unattested(self, guest):
-        if not isinstance(guest, guard.GuardedGuest):
-            return False
+    def _unattested_run(self, guest):
+        """The number of the guest's run, None where that is as it should."""
         # In this order: a launch marks its guest and then resumes it, and
         # what is unmarked after it was seen to run ran so.
         run = guest.id
         if guest.get_power_state(self._host) != power_state.RUNNING:
-            return False
-        return (guest.launch_marker() is not None and
-                not guest.is_released() and guest.id == run)
+            return None
+        unattested = (guest.launch_marker() is not None and
+                      not guest.is_released() and guest.id == run)
+        return run if unattested else None
 
     def _write_down(self, uuid):
         context = nova_context.get_admin_context()

@@ -196,6 +196,32 @@ def test_one_domain_that_vanishes_hides_no_other(written):
     assert there.state == power_state.SHUTDOWN
 
 
+def test_what_cannot_be_destroyed_is_written_down_once(written):
+    guest = make_guest()
+    destroy = guest.poweroff
+    guest.poweroff = mock.Mock(side_effect=fakes.libvirt_error('busy'))
+    watching = make(guest)
+    heard(watching)
+    assert watching.look() == []
+    assert len(written[0]) == 1
+    guest.poweroff = destroy
+    assert watching.look() == [fakes.UUID]
+    assert len(written[0]) == 1
+
+
+def test_a_later_run_is_written_down_again(written):
+    """Also where libvirtd, started anew, gives it the same number."""
+    guest = make_guest()
+    watching = make(guest)
+    watching.look()
+    watching._host.guests = ()
+    assert watching.look() == []
+    guest.state = power_state.RUNNING
+    watching._host.guests = (guest,)
+    assert watching.look() == [fakes.UUID]
+    assert len(written[0]) == 2
+
+
 def test_database_that_is_gone_does_not_keep_it_running(written):
     objects.Instance.get_by_uuid.side_effect = RuntimeError('no conductor')
     guest = make_guest()
