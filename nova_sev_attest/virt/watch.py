@@ -15,13 +15,13 @@
 An operator may start, resume or reset a domain with libvirt's own tools, and
 a future Nova may find a way past the guard. libvirt tells of it when it
 happened, and not before. Then a domain that carries our mark, runs, and was
-not released in this run is destroyed, and it is written down, whether or not it
-could be: in the log, as an instance action of the server, and as the error
-notification of a power-off.
-What libvirt did not tell, for nova-compute was not there to hear it, is
-noticed at the next look: when nova-compute starts, and with every update of
-its resources, once a minute. So is a guest whose launch failed and that could
-not be destroyed then, for libvirt was gone.
+not released in this run is destroyed. Whether or not it could be, it is
+written down: in the log, as an instance action of the server, and as the
+error notification of a power-off. What libvirt did not tell, for nova-compute
+was not there to hear it, is noticed at the next look: when nova-compute
+starts, and with every update of its resources, once a minute. So is a guest
+whose launch failed and that could not be destroyed then, for libvirt was
+gone.
 
 A reset from outside (``virsh reset``) goes the way of one from inside:
 ``on_reboot`` is ``destroy``, and the domain stops.
