@@ -134,22 +134,22 @@ def compute(host, since):
     """
     try:
         with admin(host.layout) as cloud:
-            services = list(cloud.compute.services(
-                binary='nova-compute', host=host.name))
-            return (_reported(services, since) or
-                    _placed(cloud.placement, host, services[0]))
+            service = next(iter(cloud.compute.services(
+                binary='nova-compute', host=host.name)), None)
+            return (_reported(service, since) or
+                    _placed(cloud.placement, host, service))
     except (auth_exceptions.ClientException, sdk_exceptions.SDKException,
             OSError) as error:
         return str(error)
 
 
-def _reported(services, since):
-    if not any(service.state == 'up' and service.updated_at and
-               _seconds(service.updated_at) >= since for service in services):
+def _reported(service, since):
+    if (service is None or service.state != 'up' or not service.updated_at or
+            _seconds(service.updated_at) < since):
         return 'no report yet'
-    if (services[0].disabled_reason or '').startswith('AUTO:'):
+    if (service.disabled_reason or '').startswith('AUTO:'):
         # An operator's reason does not start so.
-        return f'disabled itself: {services[0].disabled_reason}'
+        return f'disabled itself: {service.disabled_reason}'
     return None
 
 

@@ -163,7 +163,7 @@ class Matrix:
 
     def __init__(self, project, gate):
         self._layout = project.layout
-        self._host = project.layout.computes[0].service('nova-compute')
+        self._compute = project.layout.computes[0].service('nova-compute')
         self._project = project
         self._owner = project.owner
         self._gate = gate
@@ -185,7 +185,7 @@ class Matrix:
             cell.deleted = self._delete(server)
             cell.left = self._traces.wait_for_nothing(server, name)
             # Nova may leave out a host that lost libvirt, for a minute.
-            victims.wait_for(self._layout, [self._host], begun)
+            victims.wait_for(self._layout, [self._compute], begun)
         except Exception as error:
             # The next cell tells whether the lab still works.
             cell.error = f'{type(error).__name__}: {error}'

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The commands of doc/source/lab.rst, in a lab that is up."""
+"""The commands of two pages, in a lab that is up."""
 
 import os
 import re

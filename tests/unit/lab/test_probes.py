@@ -140,6 +140,11 @@ def test_compute_is_ready_when_servers_may_come(layout, cloud):
     assert probes.compute(layout.computes[0], _REPORTED) is None
 
 
+def test_compute_is_not_ready_before_nova_knows_it(layout, cloud):
+    cloud.compute.services.return_value = []
+    assert 'no report' in probes.compute(layout.computes[0], 0)
+
+
 def test_an_old_report_does_not_count(layout, cloud):
     assert 'report' in probes.compute(layout.computes[0], _REPORTED + 1)
 

@@ -230,8 +230,12 @@ def test_database_that_is_gone_does_not_keep_it_running(written):
 
 
 def test_stand_ins_are_left_alone(written):
-    stand_in = mock.Mock(spec=['uuid', 'poweroff'])
-    assert make(stand_in).look() == []
+    stand_in = mock.MagicMock(id=7)
+    stand_in.get_power_state.return_value = power_state.RUNNING
+    stand_in.is_released.return_value = False
+    watching = make(stand_in)
+    assert watching.look() == []
+    heard(watching)
     assert not isinstance(stand_in, guard.GuardedGuest)
     stand_in.poweroff.assert_not_called()
 
